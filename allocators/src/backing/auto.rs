@@ -1,0 +1,165 @@
+//! Backings one after another, with every fallback named and counted.
+
+use std::fmt;
+use std::mem::{Discriminant, discriminant};
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+
+use super::{Backing, BackingKind, HugetlbBacking, MemfdBacking, Wants};
+use crate::{AllocError, Buffer, UnknownName};
+
+/// Which backing a user asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum BackingChoice {
+    /// Huge pages where they are reserved and not wasted, else ordinary pages.
+    #[default]
+    Auto,
+    /// Ordinary pages.
+    Memfd,
+    /// Huge pages; ordinary ones where the reservation fails.
+    Hugetlb,
+}
+
+impl BackingChoice {
+    /// The name used in settings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Memfd => "memfd",
+            Self::Hugetlb => "hugetlb",
+        }
+    }
+}
+
+impl fmt::Display for BackingChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for BackingChoice {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        [Self::Auto, Self::Memfd, Self::Hugetlb]
+            .into_iter()
+            .find(|choice| choice.as_str() == name)
+            .ok_or_else(|| UnknownName { what: "backing", name: name.into(), known: "auto, memfd, hugetlb" })
+    }
+}
+
+/// Buffers came from another backing than the preferred one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// The backing that could not.
+    pub from: BackingKind,
+    /// The backing that did.
+    pub to: BackingKind,
+    /// Why, and what would help.
+    pub reason: String,
+    /// How many buffers.
+    pub count: u64,
+}
+
+/// Tries backings in order of preference, and remembers each fallback.
+///
+/// It falls back on what another backing may not suffer from (no huge pages, no memory, a face
+/// that cannot be had), not on what is wrong with the request or the process.
+#[derive(Debug)]
+pub struct WithFallback {
+    first: Box<dyn Backing>,
+    rest: Vec<Box<dyn Backing>>,
+    recorded: Mutex<Vec<(Discriminant<AllocError>, Fallback)>>,
+}
+
+impl WithFallback {
+    /// Prefers `first`, then those of `rest` in their order.
+    pub fn new(first: Box<dyn Backing>, rest: Vec<Box<dyn Backing>>) -> Self {
+        Self { first, rest, recorded: Mutex::default() }
+    }
+
+    /// The fallbacks so far.
+    pub fn fallbacks(&self) -> Vec<Fallback> {
+        let recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.iter().map(|(_, fallback)| fallback.clone()).collect()
+    }
+
+    fn record(&self, to: BackingKind, error: &AllocError) {
+        let (from, reason) = (self.kind(), error.to_string());
+        let cause = discriminant(error);
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        // One entry per cause: its numbers may differ each time, and the latest are shown.
+        let known = recorded.iter_mut().find(|(c, f)| *c == cause && f.from == from && f.to == to);
+        if let Some((_, known)) = known {
+            known.count += 1;
+            known.reason = reason;
+        } else {
+            recorded.push((cause, Fallback { from, to, reason, count: 1 }));
+        }
+    }
+}
+
+impl Backing for WithFallback {
+    fn kind(&self) -> BackingKind {
+        self.first.kind()
+    }
+
+    fn granularity(&self) -> usize {
+        self.first.granularity()
+    }
+
+    fn allocate(&self, size: usize, wants: &Wants) -> Result<Buffer, AllocError> {
+        let mut failed = match self.first.allocate(size, wants) {
+            Err(error) if error.is_worth_a_fallback() => error,
+            done => return done,
+        };
+        for backing in &self.rest {
+            match backing.allocate(size, wants) {
+                Ok(buffer) => {
+                    self.record(buffer.backing(), &failed);
+                    return Ok(buffer);
+                }
+                Err(error) if error.is_worth_a_fallback() => failed = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failed)
+    }
+}
+
+/// Huge pages, but not for buffers that would leave most of one unused.
+#[derive(Debug, Default)]
+struct FrugalHugetlb(HugetlbBacking);
+
+impl FrugalHugetlb {
+    fn least(&self) -> usize {
+        self.granularity() / 2
+    }
+}
+
+impl Backing for FrugalHugetlb {
+    fn kind(&self) -> BackingKind {
+        self.0.kind()
+    }
+
+    fn granularity(&self) -> usize {
+        self.0.granularity()
+    }
+
+    fn allocate(&self, size: usize, wants: &Wants) -> Result<Buffer, AllocError> {
+        if (1..self.least()).contains(&size) {
+            return Err(AllocError::TooSmallForHugepages { least: self.least() });
+        }
+        self.0.allocate(size, wants)
+    }
+}
+
+/// The backing for a user's choice.
+pub fn open(choice: BackingChoice) -> WithFallback {
+    let memfd: Box<dyn Backing> = Box::new(MemfdBacking::new());
+    match choice {
+        BackingChoice::Memfd => WithFallback::new(memfd, Vec::new()),
+        BackingChoice::Auto => WithFallback::new(Box::<FrugalHugetlb>::default(), vec![memfd]),
+        BackingChoice::Hugetlb => WithFallback::new(Box::new(HugetlbBacking::new()), vec![memfd]),
+    }
+}

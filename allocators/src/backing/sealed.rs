@@ -1,0 +1,229 @@
+//! How a memfd becomes pages that we write, others only read, and devices import.
+//!
+//! The order is what matters: map writable, seal the size, make the dma-buf, *then* seal against
+//! writing. Our mapping stays writable; every later one of the memfd is read-only. In another
+//! order the kernel refuses the mapping or the dma-buf.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::unistd::ftruncate;
+
+use super::{BackingKind, Wants, headroom};
+use crate::buffer::{OwnedFace, Parts};
+use crate::error::errno_of;
+use crate::mapping::Mapping;
+use crate::{AccessMode, AllocError, Buffer, FaceAbsent, MAX_BUFFER_SIZE, inspect, udmabuf};
+
+/// A step to leave out: for tests that must be able to fail, and for machines that lack it.
+#[cfg(feature = "fault-injection")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Subscribers can map the pages writable.
+    NoWriteSeal,
+    /// Anyone can shrink the file under a reader.
+    NoSizeSeals,
+    /// Other users can open the file by its path in /proc.
+    NoChmod,
+    /// The dma-buf is made after the last seal.
+    DmaBufLast,
+    /// As on a kernel before 5.14: no MADV_POPULATE_WRITE, no MFD_NOEXEC_SEAL. Not a defect.
+    OldKernel,
+    /// As in a sandbox without /proc. Not a defect.
+    NoProc,
+}
+
+/// The steps that are left out: none, but in tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Faults {
+    no_write_seal: bool,
+    no_size_seals: bool,
+    no_chmod: bool,
+    dma_buf_last: bool,
+    old_kernel: bool,
+    no_proc: bool,
+}
+
+#[cfg(feature = "fault-injection")]
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Self {
+            no_write_seal: fault == Fault::NoWriteSeal,
+            no_size_seals: fault == Fault::NoSizeSeals,
+            no_chmod: fault == Fault::NoChmod,
+            dma_buf_last: fault == Fault::DmaBufLast,
+            old_kernel: fault == Fault::OldKernel,
+            no_proc: fault == Fault::NoProc,
+        }
+    }
+}
+
+/// How one kind of memfd buffer is made.
+pub(super) struct Recipe {
+    pub(super) kind: BackingKind,
+    pub(super) flags: MFdFlags,
+    pub(super) page_size: usize,
+    pub(super) faults: Faults,
+}
+
+impl Recipe {
+    pub(super) fn build(&self, size: usize, wants: &Wants) -> Result<Buffer, AllocError> {
+        let size = self.checked_size(size)?;
+        let memfd = self.create(size)?;
+        let mapping = Mapping::writable(memfd.as_fd(), size)
+            .map_err(|error| AllocError::from_errno("mmap", errno_of(&error), size))?;
+        self.populate(&memfd, &mapping, size)?;
+
+        if !self.faults.no_size_seals {
+            seal(&memfd, SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)?;
+        }
+        let mut dma_buf = self.dma_buf_face(&memfd, size, wants, !self.faults.dma_buf_last)?;
+        if !self.faults.no_write_seal {
+            seal(&memfd, SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SEAL)?;
+        }
+        if self.faults.dma_buf_last {
+            dma_buf = self.dma_buf_face(&memfd, size, wants, true)?;
+        }
+        if let (true, Err(absent)) = (wants.importable, &dma_buf) {
+            return Err(AllocError::Conflict {
+                backing: self.kind,
+                want: "buffers that devices can import",
+                why: absent.to_string(),
+            });
+        }
+        let stat = fstat(&memfd).map_err(|errno| AllocError::System { call: "fstat", errno })?;
+        Ok(Buffer::new(Parts {
+            size,
+            page_size: self.page_size,
+            backing: self.kind,
+            identity: inspect::identity_of(&stat),
+            memory: Some(OwnedFace { fd: self.face_fd(memfd, size)?, access: AccessMode::Enforced }),
+            dma_buf,
+            mapping: Some(mapping),
+        }))
+    }
+
+    /// The size in whole pages, if there can be such a buffer.
+    fn checked_size(&self, size: usize) -> Result<usize, AllocError> {
+        if size == 0 {
+            return Err(AllocError::ZeroSize);
+        }
+        if size as u64 > MAX_BUFFER_SIZE {
+            return Err(AllocError::TooLarge { size: size as u64, limit: MAX_BUFFER_SIZE });
+        }
+        let size = size.next_multiple_of(self.page_size);
+        // Beyond it ftruncate does not just fail: the kernel kills the process with SIGXFSZ.
+        if let Ok((limit, _)) = getrlimit(Resource::RLIMIT_FSIZE)
+            && size as u64 > limit
+        {
+            return Err(AllocError::FileSizeLimit { size, limit });
+        }
+        // Huge pages are not taken from free memory, and are reserved by mmap.
+        if self.kind == BackingKind::Memfd
+            && headroom::available().is_some_and(|available| size as u64 > available)
+        {
+            return Err(AllocError::OutOfMemory { size });
+        }
+        Ok(size)
+    }
+
+    fn create(&self, size: usize) -> Result<OwnedFd, AllocError> {
+        let flags = self.flags | MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        // Since 6.3 a memfd says whether it may be executed, and `vm.memfd_noexec` may insist.
+        let noexec = flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+        let failed = |call| move |errno| AllocError::from_errno(call, errno, size);
+        let created =
+            if self.faults.old_kernel { Err(Errno::EINVAL) } else { memfd_create(c"pagecast", noexec) };
+        let memfd = match created {
+            Err(Errno::EINVAL) => memfd_create(c"pagecast", flags),
+            created => created,
+        };
+        let memfd = memfd.map_err(failed("memfd_create"))?;
+        if !self.faults.no_chmod {
+            // A memfd is born open to everyone who can reach it through /proc.
+            fchmod(&memfd, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed("fchmod"))?;
+        }
+        ftruncate(&memfd, size.cast_signed() as libc::off_t).map_err(failed("ftruncate"))?;
+        Ok(memfd)
+    }
+
+    fn populate(&self, memfd: &OwnedFd, mapping: &Mapping, size: usize) -> Result<(), AllocError> {
+        let allocate = || {
+            fallocate(memfd, FallocateFlags::empty(), 0, size.cast_signed() as libc::off_t)
+                .map_err(std::io::Error::from)
+        };
+        mapping
+            .populate(self.page_size, allocate)
+            .map_err(|error| AllocError::from_errno("madvise(MADV_POPULATE_WRITE)", errno_of(&error), size))
+    }
+
+    fn dma_buf_face(
+        &self,
+        memfd: &OwnedFd,
+        size: usize,
+        wants: &Wants,
+        now: bool,
+    ) -> Result<Result<OwnedFace, FaceAbsent>, AllocError> {
+        if !now || !(wants.importable || wants.offer_dma_buf) {
+            return Ok(Err(FaceAbsent::NotWanted));
+        }
+        let face =
+            udmabuf::create(memfd.as_fd(), size).map(|fd| OwnedFace { fd, access: AccessMode::Cooperative });
+        match face.as_ref().err().and_then(FaceAbsent::exhausted) {
+            Some(errno) => Err(AllocError::from_errno("udmabuf", errno, size)),
+            None => Ok(face),
+        }
+    }
+
+    /// What subscribers get: a second, read-only opening; ours is closed. Without /proc it is the
+    /// sealed memfd itself, which cannot be written either.
+    fn face_fd(&self, memfd: OwnedFd, size: usize) -> Result<OwnedFd, AllocError> {
+        if self.faults.no_proc {
+            return Ok(memfd);
+        }
+        match inspect::reopen_read_only(memfd.as_fd()) {
+            Ok(read_only) => Ok(read_only),
+            Err(errno @ (Errno::EMFILE | Errno::ENFILE)) => Err(AllocError::from_errno("open", errno, size)),
+            Err(_) => Ok(memfd),
+        }
+    }
+}
+
+fn seal(memfd: &OwnedFd, seals: SealFlag) -> Result<(), AllocError> {
+    fcntl(memfd, FcntlArg::F_ADD_SEALS(seals))
+        .map(drop)
+        .map_err(|errno| AllocError::System { call: "fcntl(F_ADD_SEALS)", errno })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(kind: BackingKind, size: u64) -> Result<usize, AllocError> {
+        let recipe = Recipe { kind, flags: MFdFlags::empty(), page_size: 4096, faults: Faults::default() };
+        recipe.checked_size(usize::try_from(size).unwrap())
+    }
+
+    #[test]
+    fn the_largest_size_is_allowed_and_one_byte_more_is_not() {
+        let largest = checked(BackingKind::Hugetlb, MAX_BUFFER_SIZE);
+        assert_eq!(largest.unwrap() as u64, MAX_BUFFER_SIZE);
+        let more = checked(BackingKind::Hugetlb, MAX_BUFFER_SIZE + 1);
+        assert!(matches!(more, Err(AllocError::TooLarge { .. })), "{more:?}");
+    }
+
+    #[test]
+    fn more_ordinary_pages_than_the_machine_has_are_refused_before_they_are_touched() {
+        let largest = checked(BackingKind::Memfd, MAX_BUFFER_SIZE);
+        match headroom::available() {
+            Some(available) if available < MAX_BUFFER_SIZE => {
+                assert!(matches!(largest, Err(AllocError::OutOfMemory { .. })), "{largest:?}");
+            }
+            _ => assert!(largest.is_ok(), "{largest:?}"),
+        }
+    }
+}

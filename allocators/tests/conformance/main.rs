@@ -1,0 +1,49 @@
+//! One suite that every backing must pass, and proof that the suite can fail.
+//!
+//! Each case runs for each backing. What a machine does not offer is skipped with a line
+//! `SKIP: <why>`; with `PAGECAST_TESTBED=1` (a guest that offers everything) a skip is a failure.
+
+mod attack;
+mod cases;
+mod child;
+mod controls;
+mod hostile;
+mod limits;
+mod pages;
+mod support;
+
+use support::run;
+
+/// One test per backing and case.
+macro_rules! conformance {
+    ($($backing:ident)*) => { $(
+        mod $backing {
+            conformance!(@ $backing:
+                cases::sizes
+                cases::wants
+                cases::ids_and_identities_are_unique
+                cases::pages_are_zero_and_there
+                cases::copies_are_exact_at_any_offset
+                cases::owner_writes_are_seen
+                cases::second_mapping_has_the_same_page_frames
+                cases::face_descriptor_is_safe_to_hand_out
+                cases::subscribers_cannot_write
+                cases::other_users_cannot_even_open_it
+                cases::dma_buf_is_the_same_pages
+                cases::received_faces_are_checked
+                limits::nothing_leaks
+                limits::descriptors_run_out
+                limits::address_space_runs_out
+                limits::file_size_is_limited
+            );
+        }
+    )* };
+    (@ $backing:ident: $($module:ident :: $case:ident)*) => { $(
+        #[test]
+        fn $case() {
+            crate::run(stringify!($backing), crate::$module::$case);
+        }
+    )* };
+}
+
+conformance!(memfd hugetlb auto);

@@ -1,0 +1,50 @@
+//! Consumers: the library and the floor.
+
+use std::time::Duration;
+
+use pagecast::{RecvError, Subscriber, SubscriberOptions};
+
+use super::contender::Transport;
+use super::floor;
+use super::job::{Job, Tally};
+use crate::workers::child::{Control, say};
+
+/// How long a consumer waits for a frame before it takes the run for ended.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Does a consumer's part of a run.
+pub(crate) fn consume(job: &Job, control: &Control) -> Result<(), String> {
+    let tally = match job.contender.transport {
+        Transport::Pagecast => library(job, control)?,
+        Transport::Seqpacket => floor::consume(job, control)?,
+        #[cfg(feature = "gstreamer")]
+        _ => super::gstreamer::consume(job, control)?,
+        #[cfg(not(feature = "gstreamer"))]
+        _ => return Err("built without GStreamer".to_owned()),
+    };
+    say("done", &tally.measured());
+    control.wait_for_stop();
+    Ok(())
+}
+
+fn library(job: &Job, control: &Control) -> Result<Tally, String> {
+    let mut tally = Tally::new(job);
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let subscriber = Subscriber::open(&job.uri(), SubscriberOptions::default());
+    let subscriber = subscriber.map_err(|error| text(&error))?;
+    say("ready", &());
+    loop {
+        let frame = match subscriber.next_frame(Some(PATIENCE)) {
+            Ok(frame) => frame,
+            Err(RecvError::Timeout) if !control.stopped() => return Ok(tally),
+            Err(error) => return Err(text(&error)),
+        };
+        let guard = frame.read().map_err(|error| text(&error))?;
+        let bytes = guard.bytes(0).ok_or("others may write into the frame")?;
+        let more = tally.take(bytes)?;
+        guard.finish().map_err(|error| text(&error))?;
+        if !more {
+            return Ok(tally);
+        }
+    }
+}

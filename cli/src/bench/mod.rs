@@ -1,0 +1,48 @@
+//! `pagecast bench`: what frames cost, in real processes, beside a floor and the usual alternatives.
+
+mod consume;
+mod contender;
+mod floor;
+#[cfg(feature = "gstreamer")]
+mod gstreamer;
+mod job;
+mod local;
+mod machine;
+mod produce;
+mod report;
+mod run;
+mod spread;
+mod svg;
+mod targets;
+
+pub(crate) use consume::consume;
+pub(crate) use job::Job;
+pub(crate) use machine::Machine;
+pub(crate) use produce::produce;
+
+use crate::exit::Outcome;
+
+/// Measure what frames cost.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  pagecast bench local --help
+  pagecast bench local")]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Between processes of this machine.
+    Local(local::Local),
+}
+
+impl Bench {
+    pub(crate) fn run(self) -> Outcome {
+        match self.what {
+            What::Local(command) => command.run(),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! One file per subcommand.
+
+mod doctor;
+mod info;
+mod list;
+mod observe;
+mod pipe;
+mod receive;
+mod recv;
+#[cfg(feature = "gstreamer")]
+mod recv_pipeline;
+#[cfg(feature = "gstreamer")]
+mod serve;
+#[cfg(feature = "gstreamer")]
+mod snapshot;
+mod top;
+
+use clap::Subcommand;
+
+use crate::exit::Outcome;
+
+/// What the user wants.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Publish what a pipeline, a file or a test picture gives.
+    #[cfg(feature = "gstreamer")]
+    Serve(serve::Serve),
+    /// List the publishers of this machine that can be found.
+    List(list::List),
+    /// Show all that a publisher tells of itself and of its subscribers.
+    Info(info::InfoOf),
+    /// Show publishers and subscribers, again and again.
+    Top(top::Top),
+    /// Receive frames: count and check them, or feed them to a pipeline.
+    Recv(recv::Recv),
+    /// Write frames to stdout, for ffmpeg and others.
+    Pipe(pipe::Pipe),
+    /// Save one frame as a picture.
+    #[cfg(feature = "gstreamer")]
+    Snapshot(snapshot::Snapshot),
+    /// Check what this machine offers, and say what to do about the rest.
+    Doctor(doctor::Doctor),
+    /// Show what Pagecast does, on this machine and in a minute.
+    Demo(crate::demo::Demo),
+    /// Measure what frames cost.
+    Bench(crate::bench::Bench),
+    #[command(hide = true)]
+    Worker(crate::workers::Worker),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Outcome {
+        match self {
+            #[cfg(feature = "gstreamer")]
+            Self::Serve(command) => command.run(),
+            Self::List(command) => command.run(),
+            Self::Info(command) => command.run(),
+            Self::Top(command) => command.run(),
+            Self::Recv(command) => command.run(),
+            Self::Pipe(command) => command.run(),
+            #[cfg(feature = "gstreamer")]
+            Self::Snapshot(command) => command.run(),
+            Self::Doctor(command) => command.run(),
+            Self::Demo(command) => command.run(),
+            Self::Bench(command) => command.run(),
+            Self::Worker(command) => command.run(),
+        }
+    }
+}
+
+/// A number of seconds, for clap.
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number of seconds"))?;
+    let limit = 1e6;
+    if (0.0..=limit).contains(&seconds) { Ok(seconds) } else { Err(format!("0 to {limit} seconds")) }
+}

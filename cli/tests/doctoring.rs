@@ -1,0 +1,53 @@
+//! `doctor`.
+
+mod common;
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use common::{Place, expect_code, json, stdout};
+
+#[test]
+fn doctor_passes_here_and_every_shortcoming_has_a_remedy() {
+    let place = Place::new();
+    let output = place.run("doctor --json");
+    expect_code(&output, 0);
+    let report = json(&output);
+    let checks = report["checks"].as_array().unwrap();
+    let names: Vec<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
+    for name in [
+        "kernel",
+        "sealed pages",
+        "huge pages",
+        "udmabuf",
+        "dma-heap",
+        "open files",
+        "locked memory",
+        "loopback",
+    ] {
+        assert!(names.contains(&name), "{name} in {names:?}");
+    }
+    for check in checks {
+        let status = check["status"].as_str().unwrap();
+        assert!(["PASS", "WARN"].contains(&status), "{check}");
+        assert_eq!(status == "PASS", check.get("remedy").is_none(), "{check}");
+        assert!(!check["detail"].as_str().unwrap().is_empty());
+    }
+    assert!(["PASS", "WARN"].contains(&report["verdict"].as_str().unwrap()));
+    // It leaves nothing behind.
+    assert_eq!(std::fs::read_dir(place.path().join("pagecast")).unwrap().count(), 0);
+}
+
+#[test]
+fn doctor_fails_where_publishers_cannot_be_found() {
+    let place = Place::new();
+    let folder = place.path().join("pagecast");
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+    let output = place.run("doctor");
+    expect_code(&output, 1);
+    let text = stdout(&output);
+    let failed: Vec<_> = text.lines().filter(|line| line.starts_with("FAIL")).collect();
+    assert_eq!(failed.len(), 2, "{text}");
+    assert!(failed[0].contains("runtime folder") && failed[1].contains("loopback"), "{text}");
+    assert!(text.contains("XDG_RUNTIME_DIR"), "{text}");
+}

@@ -1,0 +1,19 @@
+//! Memories of received frames.
+
+use pagecast::Frame;
+
+use super::slot::{self, Hold};
+
+/// Makes memories of the parts of a received frame.
+#[derive(Debug)]
+pub struct ReceivedMemory;
+
+impl ReceivedMemory {
+    /// A read-only memory of one segment of a frame. When it and all memories that share its bytes are gone,
+    /// so is its hold on the frame. `None` if the frame has no such segment.
+    pub fn wrap(frame: &Frame, segment: usize) -> Option<gst::Memory> {
+        let part = frame.segments().get(segment)?;
+        let hold = Hold::Frame { _frame: frame.clone(), buffer: part.buffer.clone() };
+        slot::wrap(hold, part.offset, part.length)
+    }
+}

@@ -1,0 +1,116 @@
+//! dma-bufs, where the machine makes them (/dev/udmabuf), and what is said where it does not.
+
+mod source;
+
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use gst::prelude::*;
+use gst_allocators::DmaBufMemory;
+use pagecast::allocators::{dma_buf, foreign};
+use pagecast::{FaceKind, Frame, PublisherOptions, Times};
+use source::*;
+
+/// Says what is not tested here, on a line of its own, past libtest's capture.
+fn skip(why: &str) {
+    assert!(std::env::var_os("PAGECAST_TESTBED").is_none(), "the testbed must not skip: {why}");
+    let line = format!("\nSKIP: {}: {why}\n", std::thread::current().name().unwrap_or("?"));
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
+}
+
+fn has_udmabuf() -> bool {
+    std::fs::OpenOptions::new().read(true).write(true).open("/dev/udmabuf").is_ok()
+}
+
+fn video(place: &Place) -> Source {
+    Source::video(&place.uri(), PublisherOptions { live: false, ..PublisherOptions::default() })
+}
+
+fn features(sample: &gst::Sample) -> String {
+    sample.caps().unwrap().features(0).unwrap().to_string()
+}
+
+fn is_dma_buf(sample: &gst::Sample) -> bool {
+    let buffer = sample.buffer().unwrap();
+    let Some(memory) = buffer.peek_memory(0).downcast_memory_ref::<DmaBufMemory>() else { return false };
+    // SAFETY: the memory keeps its descriptor open.
+    dma_buf::is_dma_buf(unsafe { BorrowedFd::borrow_raw(memory.fd()) })
+}
+
+#[test]
+fn who_asks_for_dma_bufs_gets_them_and_caps_say_so() {
+    if !has_udmabuf() {
+        return skip("/dev/udmabuf cannot be opened");
+    }
+    let place = Place::new();
+    let source = video(&place);
+    let launch = |face: &str| {
+        Pipeline::playing(&format!(
+            "pagecastsrc name=src face={face} uri={} ! appsink name=a sync=false",
+            place.uri()
+        ))
+    };
+    let (dma_buf, memory) = (launch("dma-buf"), launch("auto"));
+    source.wait_for(2);
+    for n in 0..20 {
+        source.publish(n);
+        let sample = pull(&dma_buf.sink("a"));
+        assert_eq!(number(&sample), n);
+        assert_eq!(features(&sample), "memory:DMABuf");
+        assert!(is_dma_buf(&sample));
+        let sample = pull(&memory.sink("a"));
+        assert_eq!(number(&sample), n);
+        assert!(!is_dma_buf(&sample), "who does not ask gets what he cannot write");
+        assert_ne!(features(&sample), "memory:DMABuf");
+    }
+}
+
+#[test]
+fn dma_bufs_are_taken_where_there_is_nothing_else() {
+    if !has_udmabuf() {
+        return skip("/dev/udmabuf cannot be opened");
+    }
+    let place = Place::new();
+    let source = video(&place);
+    let pipeline =
+        Pipeline::playing(&format!("pagecastsrc name=src uri={} ! appsink name=a sync=false", place.uri()));
+    // As of a camera: a buffer that has no other face.
+    let own = source.frame(7, Times::default());
+    let face = own.segments()[0].buffer.face(FaceKind::DmaBuf).expect("a dma-buf face");
+    let buffer = Arc::new(foreign::import(face.fd.as_fd()).expect("a foreign dma-buf"));
+    source.wait_for(1);
+    let publish = || {
+        let description = own.description().clone();
+        let frame = Frame::builder().describe(description).segment(buffer.clone(), 0, source.size);
+        source.publisher.publish(&frame.owner(own.clone()).build().unwrap()).unwrap();
+    };
+    publish();
+    let sink = pipeline.sink("a");
+    let mut sample = None;
+    eventually("it came back and asked for dma-bufs", || {
+        publish();
+        sample = sink.try_pull_sample(gst::ClockTime::from_mseconds(20));
+        sample.is_some()
+    });
+    let sample = sample.unwrap();
+    assert_eq!(number(&sample), 7);
+    assert!(is_dma_buf(&sample));
+    assert_ne!(features(&sample), "memory:DMABuf", "nobody downstream asked for that");
+}
+
+#[test]
+fn no_dma_buf_is_an_error_with_a_remedy() {
+    let place = Place::new();
+    let pool = pagecast::PoolOptions {
+        wants: pagecast::Wants { offer_dma_buf: false, ..Default::default() },
+        ..Default::default()
+    };
+    let source = video(&place).with_pool(pool);
+    let pipeline = Pipeline::new(&format!("pagecastsrc face=dma-buf uri={} ! fakesink", place.uri()));
+    let _ = pipeline.0.set_state(gst::State::Playing);
+    source.wait_for(1);
+    source.publish(0);
+    let error = pipeline.error();
+    assert!(error.contains("set face=auto"), "{error}");
+}

@@ -1,0 +1,168 @@
+//! Publishers and consumers as processes that begin, end and are killed in any order.
+
+mod source;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use gst::prelude::*;
+use source::launch::Launched;
+use source::*;
+
+const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=64,framerate=50/1";
+
+fn publisher(place: &Place, live: bool, more: &str) -> Launched {
+    let sink = format!("pagecastsink uri={} {more}", place.uri());
+    Launched::new(
+        &place.file("publisher"),
+        &format!("videotestsrc is-live={live} pattern=ball ! {CAPS} ! {sink}"),
+    )
+}
+
+#[test]
+fn live_or_not_before_or_after_it_just_works() {
+    for live in [true, false] {
+        for first in [true, false] {
+            for sink in ["filesink location=/dev/null", "fakevideosink"] {
+                let place = Place::new();
+                let consume =
+                    format!("pagecastsrc uri={} num-buffers=30 ! videoconvert ! {sink}", place.uri());
+                let mut before = first.then(|| publisher(&place, live, ""));
+                if first {
+                    eventually("the publisher serves", || {
+                        std::path::Path::new(&place.file("socket")).exists()
+                    });
+                }
+                let mut consumer = Launched::new(&place.file("consumer"), &consume);
+                if !first {
+                    std::thread::sleep(Duration::from_millis(300));
+                    before = Some(publisher(&place, live, ""));
+                }
+                consumer.wait();
+                drop(before);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_killed_publisher_is_replaced() {
+    let place = Place::new();
+    let mut first = publisher(&place, true, "");
+    let launch = format!(
+        "pagecastsrc name=src uri={} ! appsink name=a sync=false max-buffers=2 drop=true",
+        place.uri()
+    );
+    let pipeline = Pipeline::playing(&launch);
+    let kept: Vec<gst::Sample> = (0..3).map(|_| pull(&pipeline.sink("a"))).collect();
+    let bytes = |sample: &gst::Sample| sample.buffer().unwrap().map_readable().unwrap().to_vec();
+    let before: Vec<_> = kept.iter().map(bytes).collect();
+    first.kill();
+    pipeline.told("pagecast-disconnected");
+    assert_eq!(kept.iter().map(bytes).collect::<Vec<_>>(), before, "what is held stays what it was");
+    let last = pts(&kept[2]).unwrap();
+    let _second = publisher(&place, true, "");
+    eventually("frames come again", || {
+        let sample = pull(&pipeline.sink("a"));
+        sample.buffer().unwrap().flags().contains(gst::BufferFlags::DISCONT) && pts(&sample).unwrap() > last
+    });
+    assert!(pipeline.stats("src").get::<bool>("connected").unwrap());
+}
+
+#[test]
+fn kills_at_random_moments_leave_nothing_behind() {
+    let place = Place::new();
+    let launch = format!("pagecastsrc name=src uri={} ! fakesink name=s sync=false async=false", place.uri());
+    let pipeline = Pipeline::playing(&launch);
+    let descriptors = || {
+        let pages = |fd: std::io::Result<std::fs::DirEntry>| {
+            let target = std::fs::read_link(fd.ok()?.path()).ok()?;
+            target.to_string_lossy().contains("memfd:").then_some(target)
+        };
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(pages).count()
+    };
+    for round in 0..12 {
+        let mut publisher = publisher(&place, round % 2 == 0, "");
+        if round % 3 == 0 {
+            let frames = pipeline.stats("src").get::<u64>("frames").unwrap();
+            eventually("frames come", || pipeline.stats("src").get::<u64>("frames").unwrap() > frames + 10);
+        } else {
+            std::thread::sleep(Duration::from_millis(40 * round));
+        }
+        publisher.kill();
+    }
+    eventually("the link is gone", || !pipeline.stats("src").get::<bool>("connected").unwrap());
+    // The sink keeps its last frame, and with it the pages of one link at most.
+    let kept = pipeline.element("s").property::<Option<gst::Sample>>("last-sample");
+    let held: usize = kept.map_or(0, |sample| sample.buffer().unwrap().n_memory());
+    eventually("pages are gone", || descriptors() <= held);
+}
+
+#[test]
+fn a_killed_consumer_disturbs_nobody() {
+    let place = Place::new();
+    let frames = 300;
+    let sink = format!("pagecastsink uri={} wait-for-clients=2 policy=block", place.uri());
+    let publish =
+        format!("videotestsrc num-buffers={frames} is-live=false pattern=ball ! {CAPS} ! {sink} sync=false");
+    let mut publisher = Launched::new(&place.file("publisher"), &publish);
+    let launch = format!("pagecastsrc name=src uri={} ! appsink name=a sync=false", place.uri());
+    let pipeline = Pipeline::playing(&launch);
+    let consume = format!("pagecastsrc uri={} ! fakesink sync=false", place.uri());
+    let mut victim = Launched::new(&place.file("victim"), &consume);
+    let mut times = HashSet::new();
+    let mut count = 0;
+    while let Some(sample) = pipeline.sink("a").try_pull_sample(gst::ClockTime::from_seconds(30)) {
+        times.insert(pts(&sample).unwrap());
+        count += 1;
+        if count == 50 {
+            victim.kill();
+        }
+    }
+    assert!(pipeline.sink("a").is_eos());
+    assert_eq!((count, times.len()), (frames, frames));
+    publisher.wait();
+}
+
+#[test]
+fn end_of_stream_ends_every_consumer() {
+    let place = Place::new();
+    let mut publisher = publisher(&place, true, "wait-for-clients=3");
+    let consume = format!("pagecastsrc uri={} ! fakesink", place.uri());
+    let launch = |n: usize| Launched::new(&place.file(&format!("consumer{n}")), &consume);
+    let mut consumers: Vec<Launched> = (0..3).map(launch).collect();
+    drop(consumers.pop());
+    let mut third = launch(2);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(publisher.is_running());
+    publisher.kill();
+    // Killed, it says nothing: they wait for the next one, which ends properly.
+    let sink = format!("pagecastsink uri={} wait-for-clients=3", place.uri());
+    let line = format!("videotestsrc num-buffers=20 is-live=true ! {CAPS} ! {sink}");
+    let mut next = Launched::new(&place.file("next"), &line);
+    consumers.iter_mut().for_each(Launched::wait);
+    third.wait();
+    next.wait();
+}
+
+#[test]
+fn who_joins_a_coded_stream_late_gets_a_frame_to_begin_with() {
+    let place = Place::new();
+    // No second key frame comes by itself.
+    let encode = "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=1000000";
+    let line = format!(
+        "videotestsrc is-live=true ! video/x-raw,width=64,height=64,framerate=50/1 ! {encode} ! pagecastsink uri={}",
+        place.uri()
+    );
+    let _publisher = Launched::new(&place.file("publisher"), &line);
+    let launch =
+        |src: &str| format!("pagecastsrc uri={} name=src ! {src} ! appsink name=a sync=false", place.uri());
+    let early = Pipeline::playing(&launch("identity"));
+    for n in 0..50 {
+        let delta = pull(&early.sink("a")).buffer().unwrap().flags().contains(gst::BufferFlags::DELTA_UNIT);
+        assert!(delta || n == 0 || n < 5, "frame {n} can be decoded by itself");
+    }
+    let late = Pipeline::playing(&launch("h264parse ! avdec_h264"));
+    let sample = pull(&late.sink("a"));
+    assert_eq!(sample.caps().unwrap().structure(0).unwrap().get("width"), Ok(64));
+}

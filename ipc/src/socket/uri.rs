@@ -1,0 +1,242 @@
+//! Where a publisher is: `unix:NAME`, `unix:/path`, with `?mode=listen` or `?mode=connect`.
+//!
+//! In a path, `%20` stands for a space, `%3F` for a question mark and `%25` for a per cent sign.
+
+use std::fmt::{self, Write};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::name::{self, NameError, check_name};
+use super::path::{PathTooLong, check_length};
+
+/// URIs in one list.
+pub const MAX_URIS: usize = 16;
+
+const SCHEMES: &str = "unix (unix:NAME or unix:/path)";
+const OPTIONS: &str = "mode=listen, mode=connect";
+
+/// The way to the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// A Unix socket on this host.
+    Unix,
+    /// Frames copied over TCP.
+    Tcp,
+    /// Frames written by RDMA.
+    Rdma,
+    /// Whichever of the two works, said in the output.
+    Remote,
+}
+
+impl Transport {
+    /// The scheme's name.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Unix => "unix",
+            Self::Tcp => "tcp",
+            Self::Rdma => "rdma",
+            Self::Remote => "remote",
+        }
+    }
+
+    fn from_scheme(scheme: &str) -> Option<Self> {
+        [Self::Unix, Self::Tcp, Self::Rdma, Self::Remote]
+            .into_iter()
+            .find(|transport| transport.scheme().eq_ignore_ascii_case(scheme))
+    }
+}
+
+/// Which end waits for the other. Without it a publisher listens and a subscriber connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Wait for connections.
+    Listen,
+    /// Connect to the other end.
+    Connect,
+}
+
+/// Why a text is no URI.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UriError {
+    /// No scheme.
+    #[error("{text:?} has no scheme: write unix:{text}")]
+    NoScheme {
+        /// The text as given.
+        text: String,
+    },
+    /// A scheme that means nothing here.
+    #[error("unknown scheme {scheme:?}: there is {SCHEMES}")]
+    UnknownScheme {
+        /// The scheme as given.
+        scheme: String,
+    },
+    /// A transport that this build does not have.
+    #[error("{}: is not in this build: there is {SCHEMES}", .0.scheme())]
+    NotSupported(Transport),
+    /// `unix://host/path`: a Unix socket has no host.
+    #[error("{text:?} names a host: write unix:NAME, unix:/path or unix:///path")]
+    HasHost {
+        /// The text as given.
+        text: String,
+    },
+    /// An option that means nothing here.
+    #[error("unknown option {option:?}: there is {OPTIONS}")]
+    UnknownOption {
+        /// The option as given.
+        option: String,
+    },
+    /// An option given twice.
+    #[error("option {option:?} is given twice")]
+    OptionTwice {
+        /// Its name.
+        option: String,
+    },
+    /// A per cent sign that two hexadecimal digits do not follow, or that makes no text.
+    #[error("{text:?} has a bad escape: write %25 for a per cent sign")]
+    BadEscape {
+        /// The text as given.
+        text: String,
+    },
+    /// The address is neither a name nor a path.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The path is too long.
+    #[error(transparent)]
+    PathTooLong(#[from] PathTooLong),
+    /// A list without a URI.
+    #[error("no URI is given: there is {SCHEMES}")]
+    Empty,
+    /// More than [`MAX_URIS`] in one list.
+    #[error("{0} URIs in one list, at most {MAX_URIS}")]
+    TooMany(usize),
+}
+
+/// One address with its options. Printed, it reads as it is parsed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Uri {
+    /// The way to the other end.
+    pub transport: Transport,
+    /// A name, or a path that begins with `/`; without escapes.
+    pub address: String,
+    /// Which end waits, where it is said.
+    pub mode: Option<Mode>,
+}
+
+impl Uri {
+    /// The Unix socket `address`, a name or a path.
+    pub fn unix(address: &str) -> Result<Self, UriError> {
+        if address.starts_with('/') {
+            check_length(address.as_ref())?;
+            if address.contains('\0') {
+                return Err(NameError::BadName { name: address.to_owned() }.into());
+            }
+        } else {
+            check_name(address)?;
+        }
+        Ok(Self { transport: Transport::Unix, address: address.to_owned(), mode: None })
+    }
+
+    /// The socket's path, for a subscriber ([`name::resolve`]).
+    pub fn path(&self) -> Result<PathBuf, NameError> {
+        name::resolve(&self.address)
+    }
+}
+
+impl FromStr for Uri {
+    type Err = UriError;
+
+    fn from_str(text: &str) -> Result<Self, UriError> {
+        let whole = || text.to_owned();
+        // A scheme ends before anything that belongs to a path or an option.
+        let scheme_end = text.find([':', '/', '?']).filter(|end| text[*end..].starts_with(':'));
+        let (scheme, rest) = match scheme_end {
+            Some(end) => (&text[..end], &text[end + 1..]),
+            None if text.is_empty() => return Err(UriError::Empty),
+            None => return Err(UriError::NoScheme { text: whole() }),
+        };
+        match Transport::from_scheme(scheme) {
+            Some(Transport::Unix) => {}
+            Some(other) => return Err(UriError::NotSupported(other)),
+            None => return Err(UriError::UnknownScheme { scheme: scheme.to_owned() }),
+        }
+        let (address, query) = match rest.split_once('?') {
+            Some((address, query)) => (address, Some(query)),
+            None => (rest, None),
+        };
+        let address = match address.strip_prefix("//") {
+            Some(path) if path.starts_with('/') => path,
+            Some(_) => return Err(UriError::HasHost { text: whole() }),
+            None => address,
+        };
+        let address = unescape(address).ok_or_else(|| UriError::BadEscape { text: whole() })?;
+        Ok(Self { mode: query.map(parse_mode).transpose()?, ..Self::unix(&address)? })
+    }
+}
+
+impl fmt::Display for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Two slashes would read as the beginning of a host.
+        let host = if self.address.starts_with("//") { "//" } else { "" };
+        write!(f, "{}:{host}", self.transport.scheme())?;
+        for character in self.address.chars() {
+            if character.is_whitespace() || character.is_control() || "%?#".contains(character) {
+                let mut utf8 = [0; 4];
+                character.encode_utf8(&mut utf8).bytes().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        match self.mode {
+            Some(Mode::Listen) => f.write_str("?mode=listen"),
+            Some(Mode::Connect) => f.write_str("?mode=connect"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn parse_mode(query: &str) -> Result<Mode, UriError> {
+    let mut mode = None;
+    for option in query.split('&') {
+        let value = match option {
+            "mode=listen" => Mode::Listen,
+            "mode=connect" => Mode::Connect,
+            _ => return Err(UriError::UnknownOption { option: option.to_owned() }),
+        };
+        if mode.replace(value).is_some() {
+            return Err(UriError::OptionTwice { option: "mode".to_owned() });
+        }
+    }
+    mode.ok_or_else(|| UriError::UnknownOption { option: query.to_owned() })
+}
+
+/// `text` with its escapes replaced, `None` where one is bad.
+fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let mut digit = || char::from(rest.next()?).to_digit(16);
+            let (high, low) = (digit()?, digit()?);
+            bytes.push((high * 16 + low) as u8);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Several URIs, separated by spaces.
+pub fn parse_list(text: &str) -> Result<Vec<Uri>, UriError> {
+    let count = text.split_whitespace().count();
+    match count {
+        0 => Err(UriError::Empty),
+        1..=MAX_URIS => text.split_whitespace().map(Uri::from_str).collect(),
+        _ => Err(UriError::TooMany(count)),
+    }
+}
+
+#[cfg(test)]
+#[path = "uri_tests.rs"]
+mod tests;

@@ -1,0 +1,195 @@
+//! Who is let in, and on what terms.
+
+use std::sync::Arc;
+
+use pagecast_ipc::budget::Share;
+use pagecast_ipc::fanout::Ask;
+use pagecast_ipc::ledger::SubscriberId;
+use pagecast_ipc::policy::Policy;
+use pagecast_ipc::socket::Seqpacket;
+use pagecast_ipc::wire::limits::MAX_INFO_PART;
+use pagecast_ipc::wire::{
+    FaceSet, Hello, PacketBuilder, Packets, RefusalCode, Role, ToPublisher, ToSubscriber, Welcome,
+};
+
+use super::core::Core;
+use super::member::Member;
+use super::service;
+use super::shared::Shared;
+
+/// The largest message with its bookkeeping in the kernel, for the size of send buffers.
+const MESSAGE_COST: usize = 1024;
+/// Descriptors one subscriber may leave unseen.
+const MOST_UNSEEN: u64 = 8;
+
+/// Why somebody is not let in.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    code: RefusalCode,
+    text: String,
+}
+
+/// What to do with somebody who has said something.
+pub(super) enum Answer {
+    /// Close the link.
+    End,
+    /// It asks and watches.
+    Observe,
+    /// It wants frames.
+    Admit(Box<Hello>),
+}
+
+/// Whether this process may come at all.
+pub(super) fn may_enter(shared: &Shared, socket: &Seqpacket) -> Result<(), Refusal> {
+    let refusal = |text: String| Refusal { code: RefusalCode::Access, text };
+    let peer = socket.peer().map_err(|error| refusal(error.to_string()))?;
+    let core = shared.lock();
+    if core.closing {
+        return Err(Refusal { code: RefusalCode::Closing, text: "the publisher ends".to_owned() });
+    }
+    core.options.access.admits(&peer).map_err(|error| refusal(error.to_string()))
+}
+
+pub(super) fn refuse(socket: &Seqpacket, refusal: &Refusal) {
+    let _ = send(socket, 0, &ToSubscriber::Refused(refusal.code, refusal.text.clone()));
+}
+
+fn send(socket: &Seqpacket, epoch: u32, message: &ToSubscriber) -> bool {
+    let mut record = Vec::new();
+    message.encode(&mut record);
+    let mut packet = PacketBuilder::default();
+    packet.push(&record);
+    socket.send(&packet.bytes(epoch), &[]).is_ok()
+}
+
+/// Reads what somebody without a share says.
+pub(super) fn answer(shared: &Arc<Shared>, socket: &Seqpacket, bytes: &[u8], observer: bool) -> Answer {
+    let Ok(mut packets) = Packets::open(bytes) else { return Answer::End };
+    let answer = if observer { Answer::Observe } else { Answer::End };
+    while let Ok(Some(record)) = packets.next_record() {
+        match ToPublisher::decode(record) {
+            // It stands alone: what follows may be said only by who was let in.
+            Ok(ToPublisher::Hello(hello)) if !observer => {
+                return match packets.next_record() {
+                    Ok(None) => greet(shared, socket, hello),
+                    _ => Answer::End,
+                };
+            }
+            Ok(ToPublisher::Query) if observer => {
+                if !inform(shared, socket) {
+                    return Answer::End;
+                }
+            }
+            _ => return Answer::End,
+        }
+    }
+    answer
+}
+
+fn greet(shared: &Arc<Shared>, socket: &Seqpacket, hello: Hello) -> Answer {
+    let Some(version) = hello.common_version() else {
+        let text = format!(
+            "protocol versions {} to {} are not spoken here: use the same release at both ends",
+            hello.version_min, hello.version_max
+        );
+        refuse(socket, &Refusal { code: RefusalCode::Version, text });
+        return Answer::End;
+    };
+    match hello.role {
+        Role::Observer => {
+            let core = shared.lock();
+            let welcome = welcome(&core, version, None, Share { credits: 0, mailbox: 0 }, FaceSet::empty());
+            let epoch = core.epoch;
+            drop(core);
+            if send(socket, epoch, &ToSubscriber::Welcome(welcome)) { Answer::Observe } else { Answer::End }
+        }
+        _ => Answer::Admit(Box::new(hello)),
+    }
+}
+
+fn inform(shared: &Shared, socket: &Seqpacket) -> bool {
+    let (info, epoch) = (shared.info(), shared.lock().epoch);
+    let Ok(json) = serde_json::to_vec(&info) else { return false };
+    let parts = json.chunks(MAX_INFO_PART).collect::<Vec<_>>();
+    let last = parts.len() - 1;
+    let told =
+        |(at, part): (usize, &&[u8])| send(socket, epoch, &ToSubscriber::Info(part.to_vec(), at == last));
+    parts.iter().enumerate().all(told)
+}
+
+/// Gives a newcomer its share and brings it up to the stream. `None` if there is no room for it.
+pub(super) fn admit(shared: &Arc<Shared>, socket: Seqpacket, hello: &Hello) -> Option<SubscriberId> {
+    let peer = socket.peer().ok()?;
+    let mut core = shared.lock();
+    let allowed = if core.options.access.dma_buf_for(&peer) { FaceSet::all() } else { FaceSet::MEMORY };
+    let faces = hello.faces & allowed;
+    if faces.is_empty() {
+        drop(core);
+        let text = "it may have none of the faces that it can use: ask for the memory face".to_owned();
+        refuse(&socket, &Refusal { code: RefusalCode::Face, text });
+        return None;
+    }
+    let ask = ask(&core, hello);
+    let (id, share) = match core.books.admit(ask) {
+        Ok(admitted) => admitted,
+        Err(no_room) => {
+            drop(core);
+            refuse(&socket, &Refusal { code: RefusalCode::NoRoom, text: no_room.to_string() });
+            return None;
+        }
+    };
+    let messages = share.credits as usize + 64;
+    let _ = socket.set_buffers(messages * MESSAGE_COST, messages * MESSAGE_COST);
+    let welcome = welcome(&core, hello.common_version()?, Some((id, ask)), share, faces);
+    let unseen = MOST_UNSEEN.min(shared.descriptor_share(core.options.max_subscribers));
+    let mut member = Member::new(socket, peer, hello, faces, core.epoch, unseen);
+    let told = member.tell(&ToSubscriber::Welcome(welcome));
+    let (stream, clock) = (core.stream.clone(), core.clock);
+    if told.and_then(|()| member.prepare(&stream, clock)).is_err() {
+        core.books.leave(id);
+        return None;
+    }
+    service::watch(&shared.epoll, id, std::os::fd::AsFd::as_fd(&*member.socket), false, true);
+    core.members.insert(id, member);
+    core.totals.admitted += 1;
+    let subscriber = core.subscriber_info(id);
+    drop(core);
+    shared.changed.notify_all();
+    if let (Some(subscriber), Some(call)) = (subscriber, &shared.hooks.connected) {
+        call(&subscriber);
+    }
+    Some(id)
+}
+
+/// What a subscriber gets of what it asks, before the budget is looked at.
+fn ask(core: &Core, hello: &Hello) -> Ask {
+    let options = &core.options;
+    let ours = options.policy.resolve(options.live);
+    let policy = match hello.policy.map(|policy| policy.resolve(options.live)) {
+        // To hold the producer, for everyone, is the publisher's choice.
+        Some(Policy::Block) if ours != Policy::Block => ours,
+        Some(policy) if !options.force_policy => policy,
+        _ => ours,
+    };
+    Ask { share: core.share(hello.credits), policy, keep: hello.keep.min(options.max_keep), rate: hello.rate }
+}
+
+fn welcome(
+    core: &Core,
+    version: u16,
+    member: Option<(SubscriberId, Ask)>,
+    share: Share,
+    faces: FaceSet,
+) -> Welcome {
+    Welcome {
+        version,
+        subscriber: member.map_or(0, |(id, _)| id.0),
+        pid: std::process::id(),
+        policy: member.map(|(_, ask)| ask.policy),
+        credits: share.credits,
+        mailbox: share.mailbox,
+        faces,
+        live: core.options.live,
+        name: core.options.name.clone(),
+    }
+}

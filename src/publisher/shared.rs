@@ -1,0 +1,192 @@
+//! What the publisher's handle and its service thread share: the state behind its lock, and what wakes
+//! them.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::Epoll;
+use nix::sys::eventfd::EventFd;
+use pagecast_ipc::ledger::SubscriberId;
+use pagecast_ipc::policy::Policy;
+use pagecast_ipc::socket::Seqpacket;
+
+use super::core::{self, Aftermath, Core};
+use super::info::Info;
+use super::{Departure, Hooks, service};
+use crate::pool::{Pool, Reclaim};
+
+/// How often waiting mail is tried again when nothing else happens.
+const RETRY: Duration = Duration::from_millis(5);
+/// How often the service thread looks at everything while there are subscribers.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+
+pub(super) struct Shared {
+    pub(super) core: Mutex<Core>,
+    pub(super) changed: Condvar,
+    pub(super) hooks: Hooks,
+    pub(super) wake: EventFd,
+    pub(super) cancel: EventFd,
+    pub(super) flushing: AtomicBool,
+    pub(super) ended: AtomicBool,
+    pub(super) attentive: AtomicBool,
+    pub(super) retrying: AtomicBool,
+    pub(super) epoll: Arc<Epoll>,
+    pub(super) pool: Mutex<Option<Pool>>,
+    pub(super) copied: AtomicU64,
+    pub(super) not_carried: Mutex<BTreeMap<String, u64>>,
+    pub(super) uri: String,
+    pub(super) descriptors: u64,
+}
+
+impl Reclaim for Shared {
+    fn reclaim(&self) {
+        let mut core = self.lock();
+        core.drain_all();
+        self.release(core);
+    }
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Releases the lock, and then does what had to wait for that.
+    pub(super) fn release(&self, mut core: MutexGuard<'_, Core>) {
+        self.watch_members(&mut core);
+        let after = core.aftermath();
+        drop(core);
+        self.finish(after);
+    }
+
+    /// The service thread is woken by subscribers for whom mail waits. Those with policy `block` usually
+    /// wake the producer itself; for them the service thread only looks again from time to time.
+    pub(super) fn watch_members(&self, core: &mut Core) {
+        let attentive = self.attentive.load(Ordering::Relaxed);
+        let mut retry = false;
+        let Core { books, members, .. } = core;
+        for (id, member) in members {
+            let (mail, block) = (books.has_mail(*id), books.policy(*id) == Some(Policy::Block));
+            retry |= mail && (block || member.delayed);
+            let talk = attentive || (mail && !block && !member.delayed);
+            if talk != member.watched {
+                member.watched = talk;
+                service::watch(&self.epoll, *id, member.socket.as_fd(), talk, false);
+            }
+        }
+        if retry && !self.retrying.swap(true, Ordering::SeqCst) {
+            let _ = self.wake.write(1);
+        }
+    }
+
+    pub(super) fn finish(&self, after: Aftermath) {
+        drop(after.freed);
+        if !after.departed.is_empty() {
+            self.changed.notify_all();
+        }
+        for (id, why) in after.departed {
+            tracing::debug!(subscriber = id.0, ?why, "no longer served");
+            if let Some(call) = &self.hooks.disconnected {
+                call(id.0, &why);
+            }
+        }
+        for (_, event) in after.requests {
+            if let Some(call) = &self.hooks.request {
+                call(event);
+            }
+        }
+    }
+
+    /// Waits until one of these subscribers says something, the time comes, or waiting is cancelled.
+    pub(super) fn wait_for(&self, sockets: &[Arc<Seqpacket>], until: Option<Instant>) {
+        let mut fds = vec![PollFd::new(self.cancel.as_fd(), PollFlags::POLLIN)];
+        fds.extend(sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+        let timeout = until.map_or(PollTimeout::NONE, |until| {
+            let left = until.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
+            PollTimeout::try_from(left.min(60_000) as i32).unwrap_or(PollTimeout::MAX)
+        });
+        let _ = poll(&mut fds, timeout);
+    }
+
+    /// A subscriber said something, or is gone.
+    pub(super) fn heard(&self, id: SubscriberId, gone: bool) {
+        let mut core = self.lock();
+        core.drain(id);
+        if gone {
+            core.remove(id, Departure::Left);
+        }
+        core.pump(id);
+        self.release(core);
+    }
+
+    /// The service thread's look at those for whom mail waits, and from time to time at everybody.
+    pub(super) fn attend(&self, everybody: bool) {
+        let mut core = self.lock();
+        for id in core.ids() {
+            if everybody || core.books.has_mail(id) {
+                core.drain(id);
+                core.pump(id);
+            }
+        }
+        if everybody {
+            core.sweep();
+            core.police();
+        }
+        self.release(core);
+    }
+
+    /// When the service thread must look again by itself; `None`: only when it is woken.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        let core = self.lock();
+        let waits = core.ids().iter().any(|id| core.books.has_mail(*id));
+        self.retrying.store(waits, Ordering::SeqCst);
+        match waits {
+            true if core.delays() => Some(core::COMPANY),
+            true => Some(RETRY),
+            false if !core.members.is_empty() || core.quarantined() > 0 => Some(TICK),
+            false => None,
+        }
+    }
+
+    pub(super) fn serves(&self, id: SubscriberId) -> bool {
+        self.lock().members.contains_key(&id)
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Descriptors that each of so many subscribers may leave in flight without harm to the others: the
+    /// kernel counts them per user against the limit of open files.
+    pub(super) fn descriptor_share(&self, subscribers: u32) -> u64 {
+        (self.descriptors / 4 / u64::from(subscribers.max(1))).max(1)
+    }
+
+    pub(super) fn info(&self) -> Info {
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let core = self.lock();
+        let mut publisher = core.publisher_figures();
+        let subscribers = core.ids().into_iter().filter_map(|id| core.subscriber_info(id)).collect();
+        let caps = core.stream.caps().map(str::to_owned);
+        let name = core.options.name.clone();
+        drop(core);
+        publisher.copied = self.copied.load(Ordering::Relaxed);
+        publisher.not_carried = self.not_carried.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(pool) = pool {
+            let figures = pool.figures();
+            publisher.pool_total = figures.total;
+            publisher.pool_free = figures.free;
+            publisher.pool_limit = figures.limit;
+            publisher.fallbacks = pool
+                .fallbacks()
+                .iter()
+                .map(|f| format!("{} instead of {}: {}", f.to, f.from, f.reason))
+                .collect();
+        }
+        Info { name, uri: self.uri.clone(), caps, publisher, subscribers }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the kernel says of a process.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+/// Descriptors of a process, by what they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fds {
+    /// Those that are no memfds: sockets, pidfds, files.
+    pub others: usize,
+    /// Memfds: pages of a pool, or of a publisher.
+    pub memfds: usize,
+    /// Bytes of all memfds, each once.
+    pub memfd_bytes: u64,
+}
+
+/// The descriptors of process `pid`.
+pub fn fds(pid: i32) -> Fds {
+    let mut fds = Fds::default();
+    let mut sizes = HashMap::new();
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return fds };
+    for entry in entries.flatten() {
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        if target.to_string_lossy().starts_with("/memfd:") {
+            fds.memfds += 1;
+            if let Ok(meta) = fs::metadata(entry.path()) {
+                sizes.insert((meta.dev(), meta.ino()), meta.len());
+            }
+        } else if !target.starts_with("/proc") {
+            fds.others += 1;
+        }
+    }
+    fds.memfd_bytes = sizes.values().sum();
+    fds
+}
+
+/// Mappings of process `pid`.
+pub fn mappings(pid: i32) -> usize {
+    fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default().lines().count()
+}
+
+/// Proportional set size of process `pid` without pages of memfds, in bytes.
+pub fn private_bytes(pid: i32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let kib = |field: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(field));
+        line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    (kib("Pss_Anon:") + kib("Pss_File:")) * 1024
+}
+
+/// The state letter of process `pid`; a space if it is gone.
+pub fn state(pid: i32) -> char {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or(' ')
+}
+
+/// The machine's shared memory in use, in bytes.
+pub fn shmem_bytes() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("Shmem:"));
+    line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}

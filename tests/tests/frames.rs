@@ -1,0 +1,148 @@
+//! What a frame is to those who embed the library: planes, owners, publishing again.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::sys::stat::fstat;
+use pagecast::{
+    Description, Frame, FrameError, Meta, Plane, Pool, PoolError, PoolOptions, Publisher, PublisherOptions,
+    Subscriber, SubscriberOptions, Times,
+};
+use pagecast_tests::{Place, check, eventually, stamped};
+
+const SIZE: usize = 64 * 1024;
+const SECOND: Option<Duration> = Some(Duration::from_secs(5));
+
+fn inode(frame: &Frame) -> (u64, u64) {
+    let stat = fstat(frame.planes()[0].fd.as_fd()).expect("fstat");
+    (stat.st_dev, stat.st_ino)
+}
+
+#[test]
+fn a_received_frame_is_published_again_in_the_same_pages() {
+    let place = Place::new();
+    let (first, second) = (place.uri("first"), place.uri("second"));
+    let pool = Pool::new(PoolOptions::default());
+    let source = Publisher::open(&first, PublisherOptions::default()).expect("publisher");
+    let relay = Publisher::open(&second, PublisherOptions::default()).expect("publisher");
+    let inner = Subscriber::open(&first, SubscriberOptions::default()).expect("subscriber");
+    let outer = Subscriber::open(&second, SubscriberOptions::default()).expect("subscriber");
+    for subscriber in [&inner, &outer] {
+        subscriber.recv(SECOND).expect("connected");
+    }
+    for number in 0..100 {
+        let original = stamped(&pool, number, SIZE);
+        let pages = inode(&original);
+        source.publish(&original).expect("published");
+        drop(original);
+        relay.publish(&inner.next_frame(SECOND).expect("frame")).expect("published again");
+        let seen = outer.next_frame(SECOND).expect("frame");
+        assert_eq!(check(&seen), Ok(number));
+        assert_eq!(inode(&seen), pages, "the pages that were written");
+    }
+    assert!(pool.figures().buffers < 16, "the relay gives frames back: {:?}", pool.figures());
+}
+
+#[test]
+fn the_owner_is_told_when_the_last_holder_let_go() {
+    let place = Place::new();
+    let uri = place.uri("a");
+    let pool = Pool::new(PoolOptions::default());
+    let publisher = Publisher::open(&uri, PublisherOptions::default()).expect("publisher");
+    let holders: Vec<_> = (0..2)
+        .map(|_| {
+            let subscriber = Subscriber::open(&uri, SubscriberOptions::default()).expect("subscriber");
+            subscriber.recv(SECOND).expect("connected");
+            subscriber
+        })
+        .collect();
+    publisher.set_attentive(true);
+    let released = Arc::new(AtomicUsize::new(0));
+    let count = released.clone();
+    let lease = pool.acquire(SIZE).expect("buffer");
+    let frame = Frame::builder().lease(lease, SIZE).on_last_release(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    publisher.publish(&frame.build().expect("frame")).expect("published");
+    let frames: Vec<_> = holders.iter().map(|holder| holder.next_frame(SECOND).expect("frame")).collect();
+    let mut frames = frames.into_iter();
+    let flush = |holder: &Subscriber| drop(holder.next_frame(Some(Duration::ZERO)));
+    drop(frames.next());
+    holders.iter().for_each(flush);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(released.load(Ordering::SeqCst), 0, "one still holds it");
+    drop(frames.next());
+    holders.iter().for_each(flush);
+    eventually("the owner is told", || released.load(Ordering::SeqCst) == 1);
+}
+
+#[test]
+fn everything_said_of_a_frame_arrives() {
+    let place = Place::new();
+    let uri = place.uri("a");
+    let pool = Pool::new(PoolOptions::default());
+    let publisher = Publisher::open(&uri, PublisherOptions::default()).expect("publisher");
+    publisher.set_caps("video/x-raw, format=NV12, width=64, height=48").expect("caps");
+    let subscriber = Subscriber::open(&uri, SubscriberOptions::default()).expect("subscriber");
+    subscriber.recv(SECOND).expect("connected");
+    let description = Description {
+        times: Times { pts: Some(1), dts: Some(2), duration: Some(3), running: Some(4), ..Times::default() },
+        width: 64,
+        height: 48,
+        planes: [Plane { offset: 0, stride: 128 }, Plane { offset: 10_000, stride: -128 }]
+            .into_iter()
+            .collect(),
+        metas: vec![Meta { name: "test".to_owned(), data: vec![1, 2, 3] }],
+        ..Description::default()
+    };
+    // Two segments in two buffers; the second plane begins in the second segment.
+    let frame = Frame::builder()
+        .describe(description.clone())
+        .lease(pool.acquire(8192).expect("buffer"), 8192)
+        .lease(pool.acquire(8192).expect("buffer"), 8192)
+        .build()
+        .expect("frame");
+    publisher.publish(&frame).expect("published");
+    let received = subscriber.next_frame(SECOND).expect("frame");
+    let mut said = received.description().clone();
+    assert!(said.times.published.take().is_some());
+    assert_eq!(said, description);
+    assert_eq!(received.caps(), Some("video/x-raw, format=NV12, width=64, height=48"));
+    assert!(received.age().is_some_and(|age| age < Duration::from_secs(60)));
+    let planes = received.planes();
+    assert_eq!((planes[0].offset, planes[0].stride), (0, 128));
+    assert_eq!((planes[1].offset, planes[1].stride), (10_000 - 8192, -128));
+    assert_ne!(
+        fstat(planes[0].fd).expect("fstat").st_ino,
+        fstat(planes[1].fd).expect("fstat").st_ino,
+        "each plane behind the descriptor of its own segment"
+    );
+}
+
+#[test]
+fn a_frame_over_a_limit_is_refused_when_it_is_built() {
+    let pool = Pool::new(PoolOptions::default());
+    let buffer = pool.acquire(4096).expect("buffer").buffer().clone();
+    let past = Frame::builder().segment(buffer.clone(), 4000, 97).build();
+    assert!(matches!(past, Err(FrameError::OutOfBuffer { .. })));
+    let of = |segments| (0..segments).fold(Frame::builder(), |f, _| f.segment(buffer.clone(), 0, 1)).build();
+    assert!(of(16).is_ok());
+    assert!(matches!(of(17), Err(FrameError::OverLimit { what: "segments", .. })));
+}
+
+#[test]
+fn a_pool_keeps_its_limit_and_turns_buffers_into_other_sizes() {
+    let pool = Pool::new(PoolOptions { limit: 1 << 20, ..PoolOptions::default() });
+    let all: Vec<_> = (0..16).map(|_| pool.acquire(SIZE).expect("buffer")).collect();
+    assert!(matches!(pool.acquire(SIZE), Err(PoolError::Exhausted { .. })), "N + 1");
+    assert!(matches!(pool.acquire(2 << 20), Err(PoolError::LargerThanPool { .. })));
+    drop(all);
+    let larger = pool.acquire(1 << 20).expect("the small ones make room");
+    assert_eq!(pool.figures().total, 1 << 20);
+    drop(larger);
+    assert_eq!(pool.populate(SIZE, 100).expect("some"), 16);
+    pool.trim();
+    assert_eq!((pool.figures().total, pool.figures().buffers), (0, 0));
+}
