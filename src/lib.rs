@@ -46,6 +46,7 @@
 //! | [`frame`] | segments, planes, times; reading with a guard |
 //! | [`publisher`] | links, policies, budgets, figures |
 //! | [`subscriber`] | receiving, reconnecting, figures |
+//! | [`relay`] | receiving here to publish there, without a copy |
 //! | [`stream`] | caps, segment, tags |
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -55,6 +56,7 @@ pub mod latency;
 pub mod pool;
 pub mod publisher;
 pub mod rate;
+pub mod relay;
 pub mod stream;
 pub mod subscriber;
 
@@ -63,6 +65,7 @@ pub use frame::{
 };
 pub use pool::{Lease, Pool, PoolError, PoolOptions};
 pub use publisher::{Hooks, Info, PublishError, Publisher, PublisherOptions};
+pub use relay::{Relay, RelayError, RelayOptions};
 pub use stream::Stream;
 #[cfg(feature = "tokio")]
 pub use subscriber::AsyncSubscriber;

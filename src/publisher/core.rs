@@ -107,6 +107,8 @@ pub(super) struct Core {
     frame_buffers: u64,
     descriptors: u64,
     upstream: u32,
+    /// Frames that there are at most, where that is known otherwise than by their size.
+    most: Option<u32>,
     buffers: HashMap<u64, Weak<Buffer>>,
     quarantine: Quarantine,
     /// Frames in quarantine when shares were last given out.
@@ -134,6 +136,7 @@ impl Core {
             frame_buffers: 1,
             descriptors,
             upstream: 0,
+            most: None,
             buffers: HashMap::new(),
             quarantine: Quarantine::default(),
             quarantine_counted: 0,
@@ -250,8 +253,14 @@ impl Core {
         self.share_out();
     }
 
+    /// There are at most so many frames, whatever the limit of bytes would allow.
+    pub(super) fn set_most_frames(&mut self, frames: Option<u32>) {
+        self.most = frames;
+        self.share_out();
+    }
+
     fn share_out(&mut self) {
-        if self.frame_bytes == 0 {
+        if self.frame_bytes == 0 && self.most.is_none() {
             return;
         }
         let all = self.most_frames();
@@ -270,7 +279,8 @@ impl Core {
     fn most_frames(&self) -> u32 {
         let by_bytes = self.options.limit / self.frame_bytes.max(1);
         let buffers = (self.descriptors / 2).min(MAX_BUFFERS as u64 * 7 / 8);
-        by_bytes.min(buffers / self.frame_buffers.max(1)).max(1) as u32
+        let known = self.most.map_or(u64::MAX, u64::from);
+        by_bytes.min(buffers / self.frame_buffers.max(1)).min(known).max(1) as u32
     }
 
     /// Tells subscribers of buffers that are gone.

@@ -317,6 +317,14 @@ impl Publisher {
         self.shared.release(core);
     }
 
+    /// There are at most so many frames to share, whatever the limit of bytes would allow: a camera has so many
+    /// buffers, a relay so many credits. `None`: only the limit counts.
+    pub fn set_most_frames(&self, frames: Option<u32>) {
+        let mut core = self.shared.lock();
+        core.set_most_frames(frames);
+        self.shared.release(core);
+    }
+
     /// Whether frames come at their own pace: what policy `auto` means for those who come from now on.
     pub fn set_live(&self, live: bool) {
         self.shared.lock().options.live = live;

@@ -9,6 +9,7 @@ mod receive;
 mod recv;
 #[cfg(feature = "gstreamer")]
 mod recv_pipeline;
+mod relay;
 #[cfg(feature = "gstreamer")]
 mod serve;
 #[cfg(feature = "gstreamer")]
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Top(top::Top),
     /// Receive frames: count and check them, or feed them to a pipeline.
     Recv(recv::Recv),
+    /// Receive here and publish there: the same pages to many more, without a copy.
+    Relay(relay::RelayCommand),
     /// Write frames to stdout, for ffmpeg and others.
     Pipe(pipe::Pipe),
     /// Save one frame as a picture.
@@ -57,6 +60,7 @@ impl Command {
             Self::Info(command) => command.run(),
             Self::Top(command) => command.run(),
             Self::Recv(command) => command.run(),
+            Self::Relay(command) => command.run(),
             Self::Pipe(command) => command.run(),
             #[cfg(feature = "gstreamer")]
             Self::Snapshot(command) => command.run(),
@@ -73,4 +77,10 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number of seconds"))?;
     let limit = 1e6;
     if (0.0..=limit).contains(&seconds) { Ok(seconds) } else { Err(format!("0 to {limit} seconds")) }
+}
+
+/// Permissions, for clap.
+pub(super) fn octal(text: &str) -> Result<u32, String> {
+    let perms = u32::from_str_radix(text, 8).ok().filter(|perms| *perms <= 0o777);
+    perms.ok_or_else(|| format!("{text:?} are no permissions: 600, 660 or 666"))
 }

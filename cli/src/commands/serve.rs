@@ -64,7 +64,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     wait_for_clients: Option<u32>,
     /// Permissions of the socket, octal: 600 lets in its owner only, 660 a group.
-    #[arg(long, value_name = "OCTAL", value_parser = octal)]
+    #[arg(long, value_name = "OCTAL", value_parser = super::octal)]
     perms: Option<u32>,
 }
 
@@ -108,11 +108,6 @@ fn bytes(text: &str) -> Result<u64, String> {
     let number: Option<u64> = number.parse().ok();
     let size = number.and_then(|number| number.checked_mul(1 << shift)).filter(|size| *size >= 4096);
     size.ok_or_else(|| format!("{text:?} is no size of at least 4096 bytes"))
-}
-
-fn octal(text: &str) -> Result<u32, String> {
-    let perms = u32::from_str_radix(text, 8).ok().filter(|perms| *perms <= 0o777);
-    perms.ok_or_else(|| format!("{text:?} are no permissions: 600, 660 or 666"))
 }
 
 /// What `--test` asks for.
@@ -279,7 +274,7 @@ mod tests {
             [Some(4096), Some(64 << 10), Some(512 << 20), Some(2 << 30), None, None, None, None, None]
         );
         assert_eq!(
-            ["600", "0660", "888", "1777", "-1"].map(octal).map(Result::ok),
+            ["600", "0660", "888", "1777", "-1"].map(super::super::octal).map(Result::ok),
             [Some(0o600), Some(0o660), None, None, None]
         );
     }
