@@ -116,6 +116,28 @@ stage_fuzz() {
 # libFuzzer's progress reports to a readable length
 fuzz_summary() { sed '/###### Recommended dictionary/,/###### End of/d;/^#[0-9]*\t\(NEW\|REDUCE\|pulse\|RELOAD\)/d;/NEW_FUNC/d'; }
 
+# What cannot be run under user-mode emulation: tests that start themselves again (exec needs the emulator), that look
+# at page tables, or that need MADV_POPULATE or huge pages.
+ARM_CANNOT="child:: auto:: hugetlb:: controls:: address_space descriptors_run_out file_size_is_limited nothing_leaks
+  other_users pages_are_zero second_mapping subscribers_cannot_write"
+
+stage_aarch64() {
+  local target=aarch64-unknown-linux-gnu log=$LOGS/aarch64.part rc=0 t tests=() skips=()
+  command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null || skip aarch64 "no cross compiler or emulator"
+  rustup target add "$target" || skip aarch64 "the target $target cannot be installed"
+  export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+  export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+  cargo build --target "$target" -p pagecast-cli --no-default-features || rc=1
+  for t in ipc/tests/*.rs; do tests+=(--test "$(basename "$t" .rs)"); done
+  for t in $ARM_CANNOT; do skips+=(--skip "$t"); done
+  cargo test --no-fail-fast --target "$target" -p pagecast-ipc "${tests[@]}" 2>&1 | tee "$log" || rc=1
+  at_least 50 "$log" || rc=1
+  cargo test --no-fail-fast --target "$target" -p pagecast-allocators --test conformance -- "${skips[@]}" 2>&1 | tee "$log" || rc=1
+  at_least 5 "$log" || rc=1
+  rm -f "$log"
+  return $rc
+}
+
 stage_debian13() {
   local rc=0
   [ -f gst/Cargo.toml ] && has_member gst-plugin-pagecast || return 0

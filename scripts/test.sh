@@ -20,6 +20,7 @@ testbed   1500 the suite in a guest with udmabuf, hugepages and RDMA
 miri      1200 Miri on wire, ledger and budget
 fuzz      1500 each fuzz target for a bounded time
 debian13  1800 the plug-in with GStreamer 1.26
+aarch64   1200 the command without GStreamer built for 64-bit ARM, codec, books and pages run there
 "
 
 . "$ROOT/scripts/stages.sh"
