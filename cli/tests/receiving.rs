@@ -208,8 +208,7 @@ fn head_is_no_reason_to_panic() {
 #[test]
 fn ffmpeg_reads_what_pipe_writes() {
     let Ok(probe) = std::process::Command::new("ffprobe").arg("-version").output() else {
-        eprintln!("skipped: ffprobe is not installed");
-        return;
+        return common::skip("ffprobe is not installed");
     };
     assert!(probe.status.success());
     let place = Place::new();

@@ -3,6 +3,11 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+/// The blocks of Rust in README, as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
+
 /// Why an example ended.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
 

@@ -170,6 +170,14 @@ pub(crate) fn finish(mut child: Child) -> Output {
     Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
+/// Says what is not tested here, on a line of its own, past libtest's capture.
+pub(crate) fn skip(why: &str) {
+    use std::io::Write;
+    assert!(std::env::var_os("PAGECAST_TESTBED").is_none(), "the testbed must not skip: {why}");
+    let line = format!("\nSKIP: {}: {why}\n", std::thread::current().name().unwrap_or("?"));
+    let _ = std::io::stdout().write_all(line.as_bytes());
+}
+
 pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
