@@ -95,6 +95,8 @@ pub(crate) struct Runner {
     pub(crate) playing: Option<Box<dyn FnOnce()>>,
     /// Called when it has played, before it stops.
     pub(crate) ended: Option<Box<dyn FnOnce()>>,
+    /// The publisher that a source lost: the end of the stream is none of its making.
+    lost: Option<String>,
 }
 
 /// See [`Runner::watch`].
@@ -102,7 +104,7 @@ pub(crate) type Watch = Box<dyn FnMut() -> Result<(), Failure>>;
 
 impl Runner {
     pub(crate) fn new(pipeline: gst::Pipeline) -> Self {
-        Self { pipeline, repeat: false, watch: None, playing: None, ended: None }
+        Self { pipeline, repeat: false, watch: None, playing: None, ended: None, lost: None }
     }
 
     /// Plays until the end of the stream, an error or a signal.
@@ -153,7 +155,11 @@ impl Runner {
     fn handle(&mut self, message: &gst::Message, deadline: &mut Option<Instant>) -> Option<Outcome> {
         use gst::MessageView;
         match message.view() {
-            MessageView::Eos(_) => return Some(Ok(Exit::Ok)),
+            MessageView::Eos(_) => return Some(self.end()),
+            MessageView::Element(own) if own.structure().is_some_and(|s| s.name() == "pagecast-lost") => {
+                let uri = own.structure().and_then(|s| s.get("uri").ok());
+                self.lost = Some(uri.unwrap_or_default());
+            }
             MessageView::Error(_) => return failure_of(message).map(Err),
             MessageView::Warning(warning) => {
                 note(format_args!(
@@ -185,6 +191,17 @@ impl Runner {
             _ => {}
         }
         None
+    }
+
+    /// What the end of the stream means.
+    fn end(&self) -> Outcome {
+        match &self.lost {
+            None => Ok(Exit::Ok),
+            Some(uri) => {
+                let message = format!("the publisher of {uri} is gone without an end of the stream");
+                Err(Failure::new(Exit::NoPublisher, message))
+            }
+        }
     }
 
     fn is_playing(&self, message: &gst::Message, change: &gst::message::StateChanged) -> bool {

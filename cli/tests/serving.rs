@@ -117,8 +117,10 @@ fn recv_sees_that_its_publisher_was_killed() {
     let output = finish(counting);
     expect_code(&output, 3);
     assert!(stderr(&output).contains("gone"), "{}", stderr(&output));
-    // A pipeline gets the end of the stream, so that what it writes is complete.
-    expect_code(&finish(piped), 0);
+    // A pipeline gets the end of the stream, so that what it writes is complete, and yet nobody takes it for one.
+    let output = finish(piped);
+    expect_code(&output, 3);
+    assert!(stderr(&output).contains("gone without an end"), "{}", stderr(&output));
     let written = size(&place.path().join("a.raw"));
     assert!(written > 0 && written.is_multiple_of(NV12), "{written}");
 }

@@ -105,7 +105,15 @@ fn without_reconnect_the_end_of_the_link_is_the_end() {
     source.publish(0);
     assert_eq!(number(&pull(&pipeline.sink("a"))), 0);
     drop(source);
-    pipeline.wait();
+    let types = [gst::MessageType::Eos, gst::MessageType::Error, gst::MessageType::Element];
+    let lost = |message: &gst::Message| message.structure().is_some_and(|s| s.name() == "pagecast-lost");
+    loop {
+        let message = pipeline.message(&types);
+        assert!(message.type_() != gst::MessageType::Error && !lost(&message), "{message:?}");
+        if message.type_() == gst::MessageType::Eos {
+            break;
+        }
+    }
 }
 
 #[test]

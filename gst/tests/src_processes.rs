@@ -70,6 +70,21 @@ fn a_killed_publisher_is_replaced() {
 }
 
 #[test]
+fn without_reconnect_a_killed_publisher_is_told_from_an_end() {
+    let place = Place::new();
+    let mut publisher = publisher(&place, true, "");
+    eventually("the publisher serves", || std::path::Path::new(&place.file("socket")).exists());
+    let launch =
+        format!("pagecastsrc name=src reconnect=false uri={} ! appsink name=a sync=false", place.uri());
+    let pipeline = Pipeline::playing(&launch);
+    pull(&pipeline.sink("a"));
+    publisher.kill();
+    assert_eq!(pipeline.told("pagecast-lost").get::<String>("uri").unwrap(), place.uri());
+    // And yet downstream can finish what it does.
+    pipeline.wait();
+}
+
+#[test]
 fn kills_at_random_moments_leave_nothing_behind() {
     let place = Place::new();
     let launch = format!("pagecastsrc name=src uri={} ! fakesink name=s sync=false async=false", place.uri());

@@ -135,9 +135,12 @@ impl PagecastSrc {
     fn disconnected(&self, reason: &str) {
         gst::warning!(CAT, imp = self, "the link ended: {reason}");
         self.figures.disconnected();
+        self.tell_of_link("pagecast-disconnected", reason);
+    }
+
+    fn tell_of_link(&self, what: &str, reason: &str) {
         let uri = lock(&self.settings).address().unwrap_or_default();
-        let message = gst::Structure::builder("pagecast-disconnected");
-        self.tell(message.field("uri", uri).field("reason", reason).build());
+        self.tell(gst::Structure::builder(what).field("uri", uri).field("reason", reason).build());
     }
 
     /// Receiving failed. Either it is tried in another way, or the stream ends.
@@ -155,11 +158,15 @@ impl PagecastSrc {
         }
         let gone = matches!(error, RecvError::Closed | RecvError::Socket(_)) || refused(RefusalCode::Closing);
         if gone && flow.frames > 0 {
-            self.disconnected(&error.to_string());
+            let reason = error.to_string();
+            self.disconnected(&reason);
+            if !refused(RefusalCode::Closing) {
+                self.tell_of_link("pagecast-lost", &reason);
+            }
             return Err(self.end_of_stream(flow));
         }
         let kind = match error {
-            RecvError::Connect { .. } => gst::ResourceError::NotFound,
+            RecvError::Connect { .. } | RecvError::Closed => gst::ResourceError::NotFound,
             RecvError::Refused { code: RefusalCode::Access, .. } => gst::ResourceError::NotAuthorized,
             RecvError::Refused { code: RefusalCode::NoRoom, .. } => gst::ResourceError::NoSpaceLeft,
             RecvError::Uri(_) => gst::ResourceError::Settings,

@@ -29,7 +29,9 @@
 //! # Messages
 //!
 //! `pagecast-connected` (uri, publisher, epoch, live, policy, credits) and `pagecast-disconnected` (uri,
-//! reason) are posted when a link begins and ends. A frame before which others were lost has the flag DISCONT.
+//! reason) are posted when a link begins and ends. `pagecast-lost` (uri, reason) follows if the publisher went
+//! without a word (it was killed) and the source does not wait for another (`reconnect=false`): then the end of
+//! the stream, which the source sends so that downstream can finish its work, is not the publisher's. A frame before which others were lost has the flag DISCONT.
 
 mod figures;
 mod flow;
