@@ -63,9 +63,7 @@ fn a_decoder_fills_our_pages() {
     for (coder, decoder) in [("jpegenc", "jpegdec"), ("x264enc", "h264parse ! openh264dec")] {
         let needed = decoder.split(" ! ").chain([coder]);
         if let Some(missing) = needed.into_iter().find(|name| gst::ElementFactory::find(name).is_none()) {
-            // past libtest's capture
-            let line = format!("\nSKIP: a_decoder_fills_our_pages: there is no {missing}\n");
-            std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes()).unwrap();
+            pagecast_tests::skip(&format!("there is no {missing}"));
             continue;
         }
         let frames = passes_without_a_copy(
@@ -256,9 +254,7 @@ fn parts_of_memories_are_passed() {
 fn a_decoder_that_still_refers_to_its_frames_copies_them_into_our_pages() {
     init();
     if ["x264enc", "avdec_h264"].iter().any(|name| gst::ElementFactory::find(name).is_none()) {
-        let line = "\nSKIP: a_decoder_that_still_refers: there is no x264enc or avdec_h264\n";
-        std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes()).unwrap();
-        return;
+        return pagecast_tests::skip("there is no x264enc or avdec_h264");
     }
     let place = Place::new();
     let pipeline = Pipeline::new(&format!(

@@ -2,7 +2,6 @@
 
 mod source;
 
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -10,14 +9,8 @@ use gst::prelude::*;
 use gst_allocators::DmaBufMemory;
 use pagecast::allocators::{dma_buf, foreign};
 use pagecast::{FaceKind, Frame, PublisherOptions, Times};
+use pagecast_tests::skip;
 use source::*;
-
-/// Says what is not tested here, on a line of its own, past libtest's capture.
-fn skip(why: &str) {
-    assert!(std::env::var_os("PAGECAST_TESTBED").is_none(), "the testbed must not skip: {why}");
-    let line = format!("\nSKIP: {}: {why}\n", std::thread::current().name().unwrap_or("?"));
-    std::io::stdout().write_all(line.as_bytes()).unwrap();
-}
 
 fn has_udmabuf() -> bool {
     std::fs::OpenOptions::new().read(true).write(true).open("/dev/udmabuf").is_ok()

@@ -35,6 +35,22 @@ pub fn fds(pid: i32) -> Fds {
     fds
 }
 
+/// All descriptors of process `pid`; one more where it looks at itself.
+pub fn descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Mappings of memfds, so of pages, in process `pid`.
+pub fn memfd_mappings(pid: i32) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    maps.lines().filter(|line| line.contains("memfd:")).count()
+}
+
+/// Threads of process `pid`.
+pub fn threads(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+}
+
 /// Mappings of process `pid`.
 pub fn mappings(pid: i32) -> usize {
     fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default().lines().count()

@@ -164,7 +164,7 @@ pub fn inode(fd: i32) -> u64 {
 
 /// Waits until something is true.
 pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !is_true() {
         assert!(Instant::now() < deadline, "did not come true: {what}");
         std::thread::sleep(Duration::from_millis(2));
