@@ -1,5 +1,4 @@
 //! The `pagecast` command.
-#![allow(dead_code, reason = "shared by subcommands, not all of which are in every build")]
 
 mod address;
 mod bench;

@@ -115,12 +115,25 @@ fn connected(place: &Place, sink: &Sink, credits: u32) -> pagecast::Subscriber {
     subscriber
 }
 
-#[test]
-fn a_camera_keeps_its_reserve_and_gets_its_buffers_back() {
+/// A camera's sink, with one subscriber that has so many credits.
+struct Scene {
+    sink: Sink,
+    camera: gst::BufferPool,
+    subscriber: pagecast::Subscriber,
+    _place: Place,
+}
+
+fn scene(buffers: u32, credits: u32) -> Scene {
     let place = Place::new();
     let sink = Sink::new(&place);
-    let camera = camera(6);
-    let subscriber = connected(&place, &sink, 8);
+    let camera = camera(buffers);
+    let subscriber = connected(&place, &sink, credits);
+    Scene { sink, camera, subscriber, _place: place }
+}
+
+#[test]
+fn a_camera_keeps_its_reserve_and_gets_its_buffers_back() {
+    let Scene { sink, camera, subscriber, _place } = scene(6, 8);
     let mut held: Vec<Frame> = Vec::new();
     for n in 0..8 {
         sink.shoot(&camera, n);
@@ -146,10 +159,7 @@ fn a_camera_keeps_its_reserve_and_gets_its_buffers_back() {
 
 #[test]
 fn a_client_that_stops_does_not_stop_the_camera() {
-    let place = Place::new();
-    let sink = Sink::new(&place);
-    let camera = camera(4);
-    let subscriber = connected(&place, &sink, 4);
+    let Scene { sink, camera, subscriber, _place } = scene(4, 4);
     sink.0.set_property("sync", false);
     // It reads nothing; with policy auto of a source that is not live it may hold the sink, but not for ever.
     let begin = std::time::Instant::now();
@@ -162,10 +172,7 @@ fn a_client_that_stops_does_not_stop_the_camera() {
 
 #[test]
 fn the_last_frames_are_delivered_after_the_end() {
-    let place = Place::new();
-    let sink = Sink::new(&place);
-    let camera = camera(16);
-    let subscriber = connected(&place, &sink, 2);
+    let Scene { sink, camera, subscriber, _place } = scene(16, 2);
     for n in 0..4 {
         sink.shoot(&camera, n);
     }
@@ -180,10 +187,7 @@ fn the_last_frames_are_delivered_after_the_end() {
 
 #[test]
 fn a_flush_drops_what_waits_and_goes_on() {
-    let place = Place::new();
-    let sink = Sink::new(&place);
-    let camera = camera(16);
-    let subscriber = connected(&place, &sink, 2);
+    let Scene { sink, camera, subscriber, _place } = scene(16, 2);
     for n in 0..4 {
         sink.shoot(&camera, n);
     }

@@ -9,31 +9,11 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use pagecast::PublisherOptions;
+use pagecast_tests::proc;
+use pagecast_tests::random::Random;
 use source::*;
 
 const CHANGES: u32 = 1000;
-
-/// xorshift: the same order each time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
-
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-/// Mappings of pages, ours and the publisher's in this process.
-fn mappings() -> usize {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    maps.lines().filter(|line| line.contains("memfd:")).count()
-}
 
 /// A publisher that comes and goes, and publishes while it is there.
 struct Coming {
@@ -104,7 +84,7 @@ fn changes(random: &mut Random, count: u32) {
                     let _ = pipeline.0.state(gst::ClockTime::from_mseconds(5));
                 }
                 let took = begin.elapsed();
-                assert!(took < Duration::from_secs(5), "to {state:?} took {took:?}");
+                assert!(took < Duration::from_secs(20), "to {state:?} took {took:?}");
             }
         }
     }
@@ -121,10 +101,13 @@ fn changes(random: &mut Random, count: u32) {
 #[test]
 fn a_thousand_changes_leave_nothing_behind() {
     init();
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
     changes(&mut random, 50);
-    let (fds, maps) = (descriptors(), mappings());
+    let own = std::process::id() as i32;
+    let (fds, maps) = (proc::descriptors(own), proc::memfd_mappings(own));
     changes(&mut random, CHANGES);
-    eventually("descriptors and mappings are as before", || descriptors() <= fds && mappings() <= maps);
-    assert_eq!(mappings(), 0, "with no publisher and no subscriber left");
+    eventually("descriptors and mappings are as before", || {
+        proc::descriptors(own) <= fds && proc::memfd_mappings(own) <= maps
+    });
+    assert_eq!(proc::memfd_mappings(own), 0, "with no publisher and no subscriber left");
 }

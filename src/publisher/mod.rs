@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pagecast_ipc::fanout::Admission;
-use pagecast_ipc::policy::Policy;
 use pagecast_ipc::socket::{
     ListenError, ListenOptions, Listener, Mode, NameError, Uri, UriError, parse_list,
 };
@@ -328,11 +327,6 @@ impl Publisher {
     /// Whether frames come at their own pace: what policy `auto` means for those who come from now on.
     pub fn set_live(&self, live: bool) {
         self.shared.lock().options.live = live;
-    }
-
-    /// The policy for those who come from now on.
-    pub fn set_policy(&self, policy: Policy) {
-        self.shared.lock().options.policy = policy;
     }
 
     /// A frame needed a copy; it is counted.

@@ -21,6 +21,8 @@ Without a PIPELINE the frames are counted and their order is checked; their
 bytes are read only with --check. On a terminal a line is printed every second.
 Frames that were lost (not left out by --latest or --max-framerate) make the
 exit code 1.
+A PIPELINE whose publisher was killed gets the end of the stream, so that it
+can complete its files, and the exit code is 3.
 
 Examples:
   pagecast recv cam0

@@ -92,11 +92,6 @@ impl Fleet {
         }
     }
 
-    /// Says a word to all.
-    pub(crate) fn tell_all(&mut self, word: &str) {
-        (0..self.workers.len()).for_each(|worker| self.tell(worker, word));
-    }
-
     /// The next report; `None` when there is none in time.
     pub(crate) fn next(&mut self, until: Instant) -> Result<Option<Report>, Failure> {
         loop {

@@ -16,9 +16,9 @@ fn plugins() -> &'static Path {
         let program = std::env::current_exe().expect("this program");
         let library = program.with_file_name("libgstpagecast.so");
         assert!(library.exists(), "{} is not built", library.display());
-        // Of one name for all runs of one program, so that they do not pile up.
-        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let folder = std::env::temp_dir().join(format!("pagecast-plugins-{name}"));
+        // Among what cargo built, and of one name for all runs of one program.
+        let name = program.file_name().unwrap_or_default();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins-of").join(name);
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(folder.join("plugins")).expect("a folder");
         std::os::unix::fs::symlink(library, folder.join("plugins/libgstpagecast.so")).expect("a link");
