@@ -76,8 +76,8 @@ fn two_at_once_pass_and_leave_nothing_but_their_results() {
             .flatten()
             .any(|entry| { entry.file_name().to_string_lossy().starts_with("recording") })
     );
-    // 15 s and what it takes to start, twice, on two processors.
-    assert!(began.elapsed() < Duration::from_secs(45), "{:?}", began.elapsed());
+    // 15 s and what it takes to start, twice, on two processors that may have other work, too.
+    assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
 }
 
 #[cfg(debug_assertions)]
@@ -122,7 +122,7 @@ fn in_the_middle(place: &Path) -> (Child, Vec<i32>) {
 }
 
 fn all_gone(children: &[i32]) -> bool {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(30);
     let lives = |pid: &i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // A zombie without parent is about to be collected by init.

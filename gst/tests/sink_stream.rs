@@ -314,7 +314,9 @@ fn a_small_pool_with_clients_that_keep_everything_never_starves_its_source() {
     let mut kept = Vec::new();
     for keeper in &keepers {
         // One that gets no share is refused; the others keep whatever they are given.
-        while let Ok(frame) = keeper.next_frame(Some(Duration::from_millis(300))) {
+        let patience =
+            |kept: usize| if kept == 0 { Duration::from_secs(30) } else { Duration::from_millis(300) };
+        while let Ok(frame) = keeper.next_frame(Some(patience(kept.len()))) {
             kept.push(frame);
         }
     }

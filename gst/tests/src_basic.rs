@@ -351,6 +351,6 @@ fn a_publisher_that_says_nothing_hangs_nobody() {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         let took = begin.elapsed();
-        assert!(took < std::time::Duration::from_secs(4), "{set}: {took:?}");
+        assert!(took < std::time::Duration::from_secs(15), "{set}: {took:?}");
     }
 }

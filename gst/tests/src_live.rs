@@ -16,6 +16,14 @@ fn live(uri: &str) -> Source {
     Source::video(uri, PublisherOptions { live: true, ..PublisherOptions::default() })
 }
 
+/// Nine of ten are not worse. A thread that loses its processor between two looks at clocks makes a single
+/// frame late, which says nothing of the rate between them.
+fn nearly_worst(mut errors: Vec<u64>) -> u64 {
+    errors.sort_unstable();
+    assert!(errors.len() >= 20, "only {} frames were looked at", errors.len());
+    errors[errors.len() * 9 / 10]
+}
+
 /// A pipeline clock that began somewhere else and runs faster than `CLOCK_MONOTONIC`.
 fn skewed(ppm: u64) -> (gst::Clock, impl Fn(u64) -> u64) {
     init();
@@ -50,7 +58,7 @@ fn frames_are_due_when_the_publisher_would_show_them_whatever_the_clocks_are() {
     // The publisher's running time begins elsewhere, too, and is slower; its pipeline has 40 ms latency.
     let begin = monotonic_ns();
     let running_at = |monotonic: u64| 77_000 * MS + (monotonic - begin) - (monotonic - begin) / 500;
-    let mut worst = 0;
+    let mut errors = Vec::new();
     let mut told = 0;
     while told < 5000 * MS {
         let now = monotonic_ns();
@@ -64,11 +72,12 @@ fn frames_are_due_when_the_publisher_would_show_them_whatever_the_clocks_are() {
         let pts = pts(&pull(&sink)).unwrap();
         // Both rates are known from the second comparison on.
         if told > 3000 * MS {
-            worst = worst.max(pts.abs_diff(at(now + 40 * MS) - base));
+            errors.push(pts.abs_diff(at(now + 40 * MS) - base));
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     // 7000 ppm between the two would be 7 ms within a second.
+    let worst = nearly_worst(errors);
     assert!(worst < MS, "{worst} ns off");
 }
 
@@ -143,16 +152,15 @@ fn frames_of_a_live_publisher_that_came_later_begin_with_the_pipeline() {
         before = pts;
     }
     // A pause does not count.
-    let stands = pipeline.0.current_running_time().unwrap();
     pipeline.0.set_state(gst::State::Paused).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(std::time::Duration::from_secs(2));
     pipeline.play();
     let _ = (publish(10), publish(11));
     let sample = pull(&pipeline.sink("a"));
-    let late = gst::ClockTime::from_mseconds(250);
-    assert!(
-        sample.buffer().unwrap().pts().unwrap() < stands + late + gst::ClockTime::from_nseconds(10 * FRAME)
-    );
+    let pts = sample.buffer().unwrap().pts().unwrap();
+    // It was published before now. With the pause counted it would be two seconds from now.
+    let now = pipeline.0.current_running_time().unwrap();
+    assert!(pts < now + gst::ClockTime::SECOND, "{pts} at {now}");
 }
 
 #[test]
@@ -200,7 +208,7 @@ fn both_ends_follow_clocks_of_their_own() {
     consume.play();
     let (internal, external, numerator, denominator) = theirs.calibration();
     let base = |pipeline: &Pipeline| pipeline.0.base_time().unwrap().nseconds();
-    let mut worst = 0;
+    let mut errors = Vec::new();
     for n in 0..200 {
         let sample = pull(&consume.sink("a"));
         let buffer = sample.buffer().unwrap();
@@ -209,10 +217,11 @@ fn both_ends_follow_clocks_of_their_own() {
         let due = internal.nseconds() + (since * u128::from(denominator) / u128::from(numerator)) as u64;
         let expected = our_time_at(due).checked_sub(base(&consume));
         if let Some(expected) = expected.filter(|_| n > 120) {
-            worst = worst.max(buffer.pts().unwrap().nseconds().abs_diff(expected));
+            errors.push(buffer.pts().unwrap().nseconds().abs_diff(expected));
         }
     }
     // 5000 ppm between the two would be 5 ms within a second, 20 ms in all.
+    let worst = nearly_worst(errors);
     assert!(worst < MS, "{worst} ns off");
 }
 

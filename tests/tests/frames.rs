@@ -13,7 +13,7 @@ use pagecast::{
 use pagecast_tests::{Place, check, eventually, stamped};
 
 const SIZE: usize = 64 * 1024;
-const SECOND: Option<Duration> = Some(Duration::from_secs(5));
+const LIMIT: Option<Duration> = Some(Duration::from_secs(30));
 
 fn inode(frame: &Frame) -> (u64, u64) {
     let stat = fstat(frame.planes()[0].fd.as_fd()).expect("fstat");
@@ -30,15 +30,15 @@ fn a_received_frame_is_published_again_in_the_same_pages() {
     let inner = Subscriber::open(&first, SubscriberOptions::default()).expect("subscriber");
     let outer = Subscriber::open(&second, SubscriberOptions::default()).expect("subscriber");
     for subscriber in [&inner, &outer] {
-        subscriber.recv(SECOND).expect("connected");
+        subscriber.recv(LIMIT).expect("connected");
     }
     for number in 0..100 {
         let original = stamped(&pool, number, SIZE);
         let pages = inode(&original);
         source.publish(&original).expect("published");
         drop(original);
-        relay.publish(&inner.next_frame(SECOND).expect("frame")).expect("published again");
-        let seen = outer.next_frame(SECOND).expect("frame");
+        relay.publish(&inner.next_frame(LIMIT).expect("frame")).expect("published again");
+        let seen = outer.next_frame(LIMIT).expect("frame");
         assert_eq!(check(&seen), Ok(number));
         assert_eq!(inode(&seen), pages, "the pages that were written");
     }
@@ -54,7 +54,7 @@ fn the_owner_is_told_when_the_last_holder_let_go() {
     let holders: Vec<_> = (0..2)
         .map(|_| {
             let subscriber = Subscriber::open(&uri, SubscriberOptions::default()).expect("subscriber");
-            subscriber.recv(SECOND).expect("connected");
+            subscriber.recv(LIMIT).expect("connected");
             subscriber
         })
         .collect();
@@ -66,7 +66,7 @@ fn the_owner_is_told_when_the_last_holder_let_go() {
         count.fetch_add(1, Ordering::SeqCst);
     });
     publisher.publish(&frame.build().expect("frame")).expect("published");
-    let frames: Vec<_> = holders.iter().map(|holder| holder.next_frame(SECOND).expect("frame")).collect();
+    let frames: Vec<_> = holders.iter().map(|holder| holder.next_frame(LIMIT).expect("frame")).collect();
     let mut frames = frames.into_iter();
     let flush = |holder: &Subscriber| drop(holder.next_frame(Some(Duration::ZERO)));
     drop(frames.next());
@@ -86,7 +86,7 @@ fn everything_said_of_a_frame_arrives() {
     let publisher = Publisher::open(&uri, PublisherOptions::default()).expect("publisher");
     publisher.set_caps("video/x-raw, format=NV12, width=64, height=48").expect("caps");
     let subscriber = Subscriber::open(&uri, SubscriberOptions::default()).expect("subscriber");
-    subscriber.recv(SECOND).expect("connected");
+    subscriber.recv(LIMIT).expect("connected");
     let description = Description {
         times: Times { pts: Some(1), dts: Some(2), duration: Some(3), running: Some(4), ..Times::default() },
         width: 64,
@@ -105,7 +105,7 @@ fn everything_said_of_a_frame_arrives() {
         .build()
         .expect("frame");
     publisher.publish(&frame).expect("published");
-    let received = subscriber.next_frame(SECOND).expect("frame");
+    let received = subscriber.next_frame(LIMIT).expect("frame");
     let mut said = received.description().clone();
     assert!(said.times.published.take().is_some());
     assert_eq!(said, description);

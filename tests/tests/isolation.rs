@@ -111,7 +111,7 @@ fn mailboxes_of_one_cost_others_nothing() {
 /// Not live: the producer waits for whoever is behind, but only until the deadline.
 #[test]
 fn a_stopped_subscriber_holds_a_blocking_stream_only_to_the_deadline() {
-    let mut scene = scene(1, &["policy=auto", "live=false", "block_deadline=300"]);
+    let mut scene = scene(1, &["policy=auto", "live=false", "block_deadline=1000"]);
     let victims = stopped(&scene, 2);
     scene.publish(20 * POOL);
     within_limits(&mut scene);
@@ -144,7 +144,7 @@ fn nobody_blocks_a_live_stream_by_asking() {
 
 #[test]
 fn who_keeps_its_last_frame_is_not_evicted_while_the_publisher_pauses() {
-    let mut scene = scene(1, &["hold_timeout=200"]);
+    let mut scene = scene(1, &["hold_timeout=1000"]);
     let keeper = scene.join(&["subscriber", "hold=1"]);
     keeper.expect("connected");
     scene.healthy.push(keeper);
@@ -152,7 +152,7 @@ fn who_keeps_its_last_frame_is_not_evicted_while_the_publisher_pauses() {
     scene.healthy[1].expect("kept");
     for _ in 0..3 {
         // Longer than the hold timeout, both with and without frames.
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        std::thread::sleep(std::time::Duration::from_millis(1500));
         scene.publish(100);
     }
     assert_eq!(scene.info().publisher.evicted, 0);
@@ -160,7 +160,7 @@ fn who_keeps_its_last_frame_is_not_evicted_while_the_publisher_pauses() {
 
 #[test]
 fn who_keeps_more_is_evicted_and_knows_it() {
-    let mut scene = scene(1, &["hold_timeout=200"]);
+    let mut scene = scene(1, &["hold_timeout=1000"]);
     let mut keeper = scene.join(&["subscriber", "hold=3", "quiet=true"]);
     keeper.expect("connected");
     scene.publish(3);

@@ -11,7 +11,7 @@ use super::imp::lock;
 use super::settings::Settings;
 
 /// How long a publisher that is there may take to say whether it is live.
-const ANSWER: Duration = Duration::from_millis(500);
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// A subscriber, or none.
 #[derive(Default)]
