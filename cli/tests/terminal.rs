@@ -140,7 +140,7 @@ fn pipe_writes_no_raw_video_to_a_terminal() {
 fn tables_have_a_bold_head_on_a_terminal_and_are_plain_in_a_pipe() {
     let place = Place::new();
     let _publishing = place.publish("cam0", CAPS, SIZE, 50);
-    for (args, last, bold) in [("list", "cam0", "\x1b[1mNAME"), ("doctor", "limits", "\x1b[3")] {
+    for (args, last, bold) in [("list", "cam0", "\x1b[1mNAME"), ("doctor", "\x1b[0m", "\x1b[3")] {
         let (_, text) = Terminal::open(&place, 100, args).end(last);
         assert!(text.contains(bold) && text.contains("\x1b[0m"), "{text:?}");
     }
