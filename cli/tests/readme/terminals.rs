@@ -243,7 +243,8 @@ impl Terminal {
         let is_in_group = |pid: Option<i64>| {
             pid.and_then(|pid| getpgid(Some(Pid::from_raw(pid as i32))).ok()) == Some(self.group())
         };
-        let publishes = self.line.contains("pagecastsink ") || self.line.contains("pagecast serve ");
+        let has = |words: &[&str]| words.iter().any(|word| self.line.contains(word));
+        let publishes = has(&["pagecastsink ", "pagecast serve ", "pagecast relay "]);
         let mut publishers = infos.iter().map(|info| &info["publisher"]);
         if publishes
             && !publishers
@@ -251,7 +252,7 @@ impl Terminal {
         {
             return Some(format!("{} publishes no frames: {}", self.line, self.said()));
         }
-        let receives = self.line.contains("pagecastsrc ") || self.line.contains("pagecast recv ");
+        let receives = has(&["pagecastsrc ", "pagecast recv ", "pagecast relay "]);
         let mut subscribers = infos.iter().filter_map(|info| info["subscribers"].as_array()).flatten();
         if receives
             && !subscribers
