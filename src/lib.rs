@@ -46,6 +46,7 @@
 //! | [`frame`] | segments, planes, times; reading with a guard |
 //! | [`publisher`] | links, policies, budgets, figures |
 //! | [`subscriber`] | receiving, reconnecting, figures |
+//! | [`registration`] | the `mr` face: pages registered with RDMA devices |
 //! | [`relay`] | receiving here to publish there, without a copy |
 //! | [`stream`] | caps, segment, tags |
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -56,6 +57,7 @@ pub mod latency;
 pub mod pool;
 pub mod publisher;
 pub mod rate;
+pub mod registration;
 pub mod relay;
 pub mod stream;
 pub mod subscriber;
@@ -76,3 +78,4 @@ pub use pagecast_allocators::{AccessMode, BackingChoice, Buffer, FaceKind, Wants
 pub use pagecast_ipc as ipc;
 pub use pagecast_ipc::policy::{Policy, Rate};
 pub use pagecast_ipc::wire::{Clock, Event, FaceSet, FrameFlags, Meta, Plane, Sticky, Times};
+pub use pagecast_verbs as verbs;

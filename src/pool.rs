@@ -8,6 +8,9 @@ use pagecast_allocators::{
     AccessError, AllocError, Backing, BackingChoice, BackingKind, Buffer, Fallback, HugetlbBacking, Wants,
     WithFallback,
 };
+use pagecast_verbs::{Access, ProtectionDomain, RegisterError};
+
+use crate::registration::Registrar;
 
 /// Small sizes are rounded up to a power of two, larger ones to a multiple of this.
 const LARGE_STEP: usize = 64 * 1024;
@@ -60,6 +63,9 @@ pub enum PoolError {
     /// The pages could not be had.
     #[error(transparent)]
     Alloc(#[from] AllocError),
+    /// A device that the pool is registered with does not take the pages.
+    #[error("a buffer cannot be registered for RDMA: {0}")]
+    Register(#[from] RegisterError),
 }
 
 /// Can find buffers that were given back but not looked at yet; a publisher is one.
@@ -81,6 +87,8 @@ pub struct PoolFigures {
     pub buffers: usize,
     /// Buffers allocated so far, in all.
     pub allocated: u64,
+    /// Registrations of its buffers with RDMA devices.
+    pub registrations: u64,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +107,7 @@ struct Shared {
     options: PoolOptions,
     state: Mutex<State>,
     reclaimers: Mutex<Vec<Weak<dyn Reclaim>>>,
+    registrar: Registrar,
 }
 
 /// Buffers of one backing, reused last-in first-out so that their pages stay warm. Clones share it.
@@ -127,7 +136,14 @@ impl Pool {
         let huge = options.backing != BackingChoice::Auto || HugetlbBacking::pages_available() > 0;
         let granule = if huge { backing.granularity().max(1) } else { 1 };
         let state = Mutex::default();
-        Self(Arc::new(Shared { backing, granule, options, state, reclaimers: Mutex::default() }))
+        Self(Arc::new(Shared {
+            backing,
+            granule,
+            options,
+            state,
+            reclaimers: Mutex::default(),
+            registrar: Registrar::default(),
+        }))
     }
 
     /// A buffer of at least `size` bytes, exclusively the caller's until it is published; never waits.
@@ -181,6 +197,18 @@ impl Pool {
         Ok(leases.len())
     }
 
+    /// Registers the pool with a device: its free buffers now, every other before it is filled next, so that
+    /// nothing is registered while a frame is under way. To register it with the same domain again does nothing.
+    ///
+    /// # Errors
+    /// What the device, or the limit of locked memory, says of a buffer.
+    pub fn register(&self, domain: &Arc<ProtectionDomain>, access: Access) -> Result<(), RegisterError> {
+        self.0.registrar.add(domain, access);
+        // Nobody may lease them meanwhile; whoever wants to waits, once, instead of at a frame.
+        let state = self.state();
+        state.free.values().flatten().try_for_each(|buffer| self.0.registrar.register(buffer))
+    }
+
     /// Lets go of all buffers that are free.
     pub fn trim(&self) {
         let mut state = self.state();
@@ -224,6 +252,7 @@ impl Pool {
             limit: self.0.options.limit,
             buffers: state.buffers,
             allocated: state.allocated,
+            registrations: self.0.registrar.count(),
         }
     }
 
@@ -250,7 +279,8 @@ impl Pool {
         {
             let mut state = self.state();
             if let Some(buffer) = state.take(size, footprint) {
-                return Ok(self.lease(buffer));
+                drop(state);
+                return self.lease(buffer);
             }
             while state.total + footprint as u64 > limit {
                 match state.take_any() {
@@ -268,7 +298,7 @@ impl Pool {
                 let mut state = self.state();
                 state.total = state.total + buffer.size() as u64 - footprint as u64;
                 drop(state);
-                Ok(self.lease(Arc::new(buffer)))
+                self.lease(Arc::new(buffer))
             }
             Err(error) => {
                 let mut state = self.state();
@@ -280,8 +310,10 @@ impl Pool {
         }
     }
 
-    fn lease(&self, buffer: Arc<Buffer>) -> Lease {
-        Lease { buffer: Some(buffer), home: self.clone() }
+    fn lease(&self, buffer: Arc<Buffer>) -> Result<Lease, PoolError> {
+        let lease = Lease { buffer: Some(buffer), home: self.clone() };
+        self.0.registrar.register(lease.buffer())?;
+        Ok(lease)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::inspect::Identity;
 use crate::mapping::Mapping;
@@ -58,7 +58,7 @@ pub(crate) struct Parts {
 pub struct Buffer {
     // Declared first, so dropped first: what is attached may point into the mapping.
     attached: Mutex<Vec<Box<dyn Any + Send + Sync>>>,
-    mapping: OnceLock<Mapping>,
+    mapping: OnceLock<Arc<Mapping>>,
     mapping_made: Mutex<()>,
     id: BufferId,
     size: usize,
@@ -74,7 +74,7 @@ impl Buffer {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             attached: Mutex::default(),
-            mapping: parts.mapping.map_or_else(OnceLock::new, OnceLock::from),
+            mapping: parts.mapping.map(Arc::new).map_or_else(OnceLock::new, OnceLock::from),
             mapping_made: Mutex::default(),
             id: BufferId::next(),
             size: parts.size,
@@ -142,7 +142,13 @@ impl Buffer {
     /// from [`receive::dma_buf`](crate::receive::dma_buf) or [`foreign`](crate::foreign) has it
     /// after [`map`](Self::map).
     pub fn mapping(&self) -> Option<&Mapping> {
-        self.mapping.get()
+        self.mapping.get().map(Arc::as_ref)
+    }
+
+    /// The same mapping, for somebody who may need it for longer than the buffer lives: a device that still
+    /// reads.
+    pub fn share_mapping(&self) -> Option<Arc<Mapping>> {
+        self.mapping.get().cloned()
     }
 
     /// This process's one mapping, made now if there is none (read-only).
@@ -158,7 +164,7 @@ impl Buffer {
         let face = face.ok_or(ImportError::NotMemfd)?;
         let mapping = Mapping::read_only(face.fd.as_fd(), self.size, self.page_size)
             .map_err(ImportError::io("mmap"))?;
-        Ok(self.mapping.get_or_init(|| mapping))
+        Ok(self.mapping.get_or_init(|| Arc::new(mapping)))
     }
 
     /// What tells these pages from all others while the buffer lives: `(st_dev, st_ino)` of the
@@ -182,6 +188,12 @@ impl Buffer {
     /// buffer: that would be a cycle.
     pub fn attach<T: Any + Send + Sync>(&self, derived: T) {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(derived));
+    }
+
+    /// What `look` finds in the `T`s that are attached, the first first.
+    pub fn attached<T: Any + Send + Sync, R>(&self, look: impl FnMut(&T) -> Option<R>) -> Option<R> {
+        let attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        attached.iter().filter_map(|derived| derived.downcast_ref()).find_map(look)
     }
 
     /// Takes back the `T` that was attached last.

@@ -13,9 +13,12 @@ use pagecast_allocators::{AccessError, AccessMode, Buffer, FaceKind, ImportError
 use pagecast_ipc::wire::limits::{MAX_META_BYTES, MAX_METAS, MAX_NAME, MAX_PLANES, MAX_SEGMENTS};
 use pagecast_ipc::wire::{FrameFlags, Meta, Plane, Times};
 
+use pagecast_verbs::ProtectionDomain;
+
 pub use guard::{Evicted, ReadGuard};
 
 use crate::pool::Lease;
+use crate::registration::{self, Part};
 use crate::stream::Stream;
 use crate::subscriber::LinkState;
 
@@ -280,6 +283,14 @@ impl Frame {
             before = end;
         }
         None
+    }
+
+    /// Where its bytes are for a device that its pool is registered with, one part per segment, in order; `None` if
+    /// a buffer is not registered there. See [`Pool::register`](crate::Pool::register).
+    pub fn registered(&self, domain: &Arc<ProtectionDomain>) -> Option<Vec<Part>> {
+        let part =
+            |segment: &Segment| registration::part(&segment.buffer, domain, segment.offset, segment.length);
+        self.0.segments.iter().map(part).collect()
     }
 
     /// How long ago it was captured, or published where that is unknown. Only for frames of this host.

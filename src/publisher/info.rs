@@ -48,6 +48,8 @@ pub struct PublisherFigures {
     pub pool_free: u64,
     /// The most bytes it may have.
     pub pool_limit: u64,
+    /// Registrations of its buffers with RDMA devices.
+    pub registrations: u64,
     /// Where the pages come from.
     pub backing: Option<String>,
     /// Faces of the buffers.

@@ -181,6 +181,7 @@ impl Shared {
             publisher.pool_total = figures.total;
             publisher.pool_free = figures.free;
             publisher.pool_limit = figures.limit;
+            publisher.registrations = figures.registrations;
             publisher.fallbacks = pool
                 .fallbacks()
                 .iter()

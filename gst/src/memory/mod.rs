@@ -25,6 +25,16 @@ fn has_room(pool: &pagecast::Pool, size: usize, reserve: u32) -> bool {
     room >= pool.footprint(size.max(1)) as u64 * (u64::from(reserve) + 1)
 }
 
+/// Where the bytes of a memory are for an RDMA device, if they are a page of a pool that is registered with that
+/// domain ([`Pool::register`](pagecast::Pool::register)).
+pub fn registered(
+    memory: &gst::MemoryRef,
+    domain: &std::sync::Arc<pagecast::verbs::ProtectionDomain>,
+) -> Option<pagecast::registration::Part> {
+    let page = find(memory)?;
+    pagecast::registration::part(&page.buffer, domain, page.offset, page.length)
+}
+
 /// A memory of a page to be filled, `size` bytes from `offset`; the page goes back to its pool with it.
 pub fn from_lease(lease: pagecast::Lease, offset: usize, size: usize) -> Option<gst::Memory> {
     slot::wrap(slot::Hold::Lease(lease), offset, size)

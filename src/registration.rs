@@ -1,0 +1,109 @@
+//! The `mr` face: buffers registered with RDMA devices, once each.
+//!
+//! [`Pool::register`](crate::Pool::register) registers a pool with the protection domain of a device; its
+//! frames then say where their bytes are for that device ([`Frame::registered`](crate::Frame::registered)). The
+//! registration lives as long as the buffer, or as long as somebody has the region: work in flight keeps it, and the
+//! region keeps the mapping.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pagecast_allocators::{Buffer, Mapping};
+use pagecast_verbs::{Access, Memory, MemoryRegion, ProtectionDomain, RegisterError};
+
+/// Bytes as a device addresses them.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The registration they are in; it must be kept for as long as the device may use them.
+    pub region: Arc<MemoryRegion>,
+    /// Where they start, as work requests name it.
+    pub address: u64,
+    /// Their length in bytes.
+    pub length: u64,
+}
+
+/// Where a part of a buffer is for a device, if the buffer is registered there.
+pub fn part(buffer: &Buffer, domain: &Arc<ProtectionDomain>, offset: usize, length: usize) -> Option<Part> {
+    offset.checked_add(length).filter(|end| *end <= buffer.size())?;
+    let region = find(buffer, domain)?;
+    Some(Part { address: region.address() + offset as u64, length: length as u64, region })
+}
+
+fn find(buffer: &Buffer, domain: &Arc<ProtectionDomain>) -> Option<Arc<MemoryRegion>> {
+    let of_domain = |registered: &Registered| {
+        Arc::ptr_eq(registered.region.domain(), domain).then(|| registered.region.clone())
+    };
+    buffer.attached(of_domain)
+}
+
+/// A mapping as verbs see it.
+struct Pages(Arc<Mapping>);
+
+// SAFETY: a mapping stays where it is until it is dropped, and this keeps it. A device only writes into buffers that
+// are registered for receiving; their owner hands them out when nothing is written any more.
+unsafe impl Memory for Pages {
+    fn base(&self) -> NonNull<u8> {
+        // A mapping is never at address 0; were it so, nothing is registered.
+        NonNull::new(self.0.as_ptr().cast_mut()).unwrap_or(NonNull::dangling())
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A registration, kept with its buffer and counted.
+struct Registered {
+    region: Arc<MemoryRegion>,
+    count: Arc<AtomicU64>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The domains that a pool is registered with.
+#[derive(Default)]
+pub(crate) struct Registrar {
+    domains: Mutex<Vec<(Arc<ProtectionDomain>, Access)>>,
+    /// Whether there is any: most pools have none, and ask for every frame.
+    any: AtomicBool,
+    count: Arc<AtomicU64>,
+}
+
+impl Registrar {
+    pub(crate) fn add(&self, domain: &Arc<ProtectionDomain>, access: Access) {
+        let mut domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
+        if !domains.iter().any(|(known, _)| Arc::ptr_eq(known, domain)) {
+            domains.push((domain.clone(), access));
+        }
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Registers a buffer where it is not yet.
+    pub(crate) fn register(&self, buffer: &Buffer) -> Result<(), RegisterError> {
+        if !self.any.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // Under the lock, so that two threads do not register the same buffer.
+        let domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
+        for (domain, access) in &*domains {
+            if find(buffer, domain).is_some() {
+                continue;
+            }
+            let mapping = buffer.share_mapping().ok_or(RegisterError::BadPages)?;
+            let region = MemoryRegion::register(domain, Arc::new(Pages(mapping)), *access)?;
+            self.count.fetch_add(1, Ordering::Relaxed);
+            buffer.attach(Registered { region, count: self.count.clone() });
+        }
+        Ok(())
+    }
+
+    /// Registrations that are kept.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
