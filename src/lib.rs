@@ -48,6 +48,7 @@
 //! | [`subscriber`] | receiving, reconnecting, figures |
 //! | [`registration`] | the `mr` face: pages registered with RDMA devices |
 //! | [`relay`] | receiving here to publish there, without a copy |
+//! | [`remote`] | publishers and subscribers on other hosts |
 //! | [`stream`] | caps, segment, tags |
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -59,6 +60,7 @@ pub mod publisher;
 pub mod rate;
 pub mod registration;
 pub mod relay;
+pub mod remote;
 pub mod stream;
 pub mod subscriber;
 
@@ -68,6 +70,7 @@ pub use frame::{
 pub use pool::{Lease, Pool, PoolError, PoolOptions};
 pub use publisher::{Hooks, Info, PublishError, Publisher, PublisherOptions};
 pub use relay::{Relay, RelayError, RelayOptions};
+pub use remote::RemoteOptions;
 pub use stream::Stream;
 #[cfg(feature = "tokio")]
 pub use subscriber::AsyncSubscriber;

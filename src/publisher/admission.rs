@@ -16,6 +16,7 @@ use super::core::Core;
 use super::member::Member;
 use super::service;
 use super::shared::Shared;
+use crate::remote::Origin;
 
 /// The largest message with its bookkeeping in the kernel, for the size of send buffers.
 const MESSAGE_COST: usize = 1024;
@@ -118,7 +119,12 @@ fn inform(shared: &Shared, socket: &Seqpacket) -> bool {
 }
 
 /// Gives a newcomer its share and brings it up to the stream. `None` if there is no room for it.
-pub(super) fn admit(shared: &Arc<Shared>, socket: Seqpacket, hello: &Hello) -> Option<SubscriberId> {
+pub(super) fn admit(
+    shared: &Arc<Shared>,
+    socket: Seqpacket,
+    origin: Option<Origin>,
+    hello: &Hello,
+) -> Option<SubscriberId> {
     let peer = socket.peer().ok()?;
     let mut core = shared.lock();
     let allowed = if core.options.access.dma_buf_for(&peer) { FaceSet::all() } else { FaceSet::MEMORY };
@@ -129,7 +135,7 @@ pub(super) fn admit(shared: &Arc<Shared>, socket: Seqpacket, hello: &Hello) -> O
         refuse(&socket, &Refusal { code: RefusalCode::Face, text });
         return None;
     }
-    let ask = ask(&core, hello);
+    let ask = ask(&core, hello, origin.is_some());
     let (id, share) = match core.books.admit(ask) {
         Ok(admitted) => admitted,
         Err(no_room) => {
@@ -142,7 +148,7 @@ pub(super) fn admit(shared: &Arc<Shared>, socket: Seqpacket, hello: &Hello) -> O
     let _ = socket.set_buffers(messages * MESSAGE_COST, messages * MESSAGE_COST);
     let welcome = welcome(&core, hello.common_version()?, Some((id, ask)), share, faces);
     let unseen = MOST_UNSEEN.min(shared.descriptor_share(core.options.max_subscribers));
-    let mut member = Member::new(socket, peer, hello, faces, core.epoch, unseen);
+    let mut member = Member::new(socket, peer, origin, hello, faces, core.epoch, unseen);
     let told = member.tell(&ToSubscriber::Welcome(welcome));
     let (stream, clock) = (core.stream.clone(), core.clock);
     if told.and_then(|()| member.prepare(&stream, clock)).is_err() {
@@ -162,7 +168,7 @@ pub(super) fn admit(shared: &Arc<Shared>, socket: Seqpacket, hello: &Hello) -> O
 }
 
 /// What a subscriber gets of what it asks, before the budget is looked at.
-fn ask(core: &Core, hello: &Hello) -> Ask {
+fn ask(core: &Core, hello: &Hello, bridge: bool) -> Ask {
     let options = &core.options;
     let ours = options.policy.resolve(options.live);
     let policy = match hello.policy.map(|policy| policy.resolve(options.live)) {
@@ -171,7 +177,12 @@ fn ask(core: &Core, hello: &Hello) -> Ask {
         Some(policy) if !options.force_policy => policy,
         _ => ours,
     };
-    Ask { share: core.share(hello.credits), policy, keep: hello.keep.min(options.max_keep), rate: hello.rate }
+    Ask {
+        share: core.share(hello.credits, bridge),
+        policy,
+        keep: hello.keep.min(options.max_keep),
+        rate: hello.rate,
+    }
 }
 
 fn welcome(

@@ -33,8 +33,8 @@ const QUARANTINE_PART: u32 = 4;
 
 /// A frame with its message, which is the same for every subscriber.
 #[derive(Debug)]
-pub(super) struct Published {
-    pub(super) frame: Frame,
+pub(crate) struct Published {
+    pub(crate) frame: Frame,
     pub(super) stream: Arc<Stream>,
     pub(super) record: Vec<u8>,
 }
@@ -242,9 +242,13 @@ impl Core {
         self.frame_buffers = 1;
     }
 
-    /// The share for a subscriber that asks for so many credits.
-    pub(super) fn share(&self, credits: Option<u32>) -> Share {
-        self.options.share(credits, self.frame_bytes)
+    /// The share for a subscriber that asks for so many credits; a bridge to another host holds what it sends.
+    pub(super) fn share(&self, credits: Option<u32>, bridge: bool) -> Share {
+        let share = self.options.share(credits, self.frame_bytes);
+        match bridge {
+            true => Share { credits: self.options.bridge_credits(self.frame_bytes), ..share },
+            false => share,
+        }
     }
 
     /// How many buffers upstream keeps to itself.
@@ -269,8 +273,8 @@ impl Core {
         let kept = self.options.reserve.saturating_add(self.upstream).saturating_add(quarantined);
         self.books.set_capacity(all.saturating_sub(kept));
         for id in self.ids() {
-            let asked = self.members.get(&id).and_then(|member| member.credits_asked);
-            let share = self.share(asked);
+            let Some(member) = self.members.get(&id) else { continue };
+            let share = self.share(member.credits_asked, member.origin.is_some());
             self.books.ask(id, share);
         }
     }
@@ -348,6 +352,8 @@ impl Core {
     fn keep_from_reuse(&mut self, id: SubscriberId, member: &Member, why: &Departure) {
         let spare = match why {
             Departure::Left => false,
+            // It has a claim of its own on what it is sending.
+            _ if member.origin.is_some() => false,
             Departure::Closed => true,
             _ => self.options.quarantine,
         };

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::core::Core;
 
+/// The user of somebody who was not vouched for by the kernel.
+const UNKNOWN_USER: u32 = u32::MAX;
+
 /// A publisher and its subscribers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -80,10 +83,12 @@ pub struct PublisherFigures {
 pub struct SubscriberInfo {
     /// Its number.
     pub id: u64,
-    /// Its process.
+    /// Its process; 0 for one on another host.
     pub pid: i32,
-    /// Its user.
+    /// Its user; all ones for one on another host.
     pub uid: u32,
+    /// The address of one on another host.
+    pub peer: Option<String>,
     /// What it calls itself.
     pub name: String,
     /// How it is reached.
@@ -145,12 +150,14 @@ impl Core {
         let member = self.members.get(&id)?;
         let counters = self.books.counters(id).unwrap_or_default();
         let share = self.books.share(id);
+        let origin = member.origin.as_ref();
         Some(SubscriberInfo {
             id: id.0,
-            pid: member.peer.pid,
-            uid: member.peer.uid,
+            pid: if origin.is_some() { 0 } else { member.peer.pid },
+            uid: if origin.is_some() { UNKNOWN_USER } else { member.peer.uid },
+            peer: origin.map(|origin| origin.peer.clone()),
             name: member.name.clone(),
-            transport: "unix".to_owned(),
+            transport: origin.map_or("unix", |origin| origin.transport).to_owned(),
             policy: self.books.policy(id).map(|policy| policy.to_string()).unwrap_or_default(),
             frames: counters.frames,
             dropped: counters.dropped,

@@ -13,6 +13,7 @@ use pagecast_ipc::wire::{
 };
 
 use super::core::{Outgoing, Published};
+use crate::remote::Origin;
 use crate::stream::Stream;
 
 /// Descriptors sent with one packet.
@@ -26,6 +27,8 @@ pub(super) struct Member {
     pub(super) name: String,
     pub(super) credits_asked: Option<u32>,
     pub(super) faces: FaceSet,
+    /// Where it is, if a bridge to another host serves it: that finds buffers in this process.
+    pub(super) origin: Option<Origin>,
     pub(super) connected: Instant,
     pub(super) bytes: u64,
     /// Whether the service thread is woken by what it sends.
@@ -73,6 +76,7 @@ impl Member {
     pub(super) fn new(
         socket: Seqpacket,
         peer: PeerCredentials,
+        origin: Option<Origin>,
         hello: &Hello,
         faces: FaceSet,
         epoch: u32,
@@ -84,6 +88,7 @@ impl Member {
             name: hello.name.clone(),
             credits_asked: hello.credits,
             faces,
+            origin,
             connected: Instant::now(),
             bytes: 0,
             watched: false,
@@ -192,6 +197,10 @@ impl Member {
         if self.knows_buffers(published) {
             return Ok(());
         }
+        if self.origin.is_some() {
+            self.known.extend(published.frame.segments().iter().map(|segment| segment.buffer.id().get()));
+            return Ok(());
+        }
         let segments = published.frame.segments();
         let mut new: Vec<&Arc<Buffer>> = Vec::new();
         for segment in segments {
@@ -223,6 +232,10 @@ impl Member {
     /// Tells of buffers that no frame will refer to any more. Those that cannot be told now are told later.
     pub(super) fn retire(&mut self, is_gone: impl Fn(u64) -> bool) -> Result<(), Obstacle> {
         let gone: Vec<u64> = self.known.iter().copied().filter(|buffer| is_gone(*buffer)).collect();
+        if self.origin.is_some() {
+            self.known.retain(|buffer| !gone.contains(buffer));
+            return Ok(());
+        }
         for buffer in gone {
             self.push(&ToSubscriber::Retire(buffer), &[])?;
             self.flush(&[])?;

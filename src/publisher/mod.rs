@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pagecast_ipc::fanout::Admission;
 use pagecast_ipc::socket::{
-    ListenError, ListenOptions, Listener, Mode, NameError, Uri, UriError, parse_list,
+    ListenError, ListenOptions, Listener, Mode, NameError, Transport, Uri, UriError, parse_list,
 };
 use pagecast_ipc::wire::limits::{MAX_EVENT_BYTES, MAX_NAME, MAX_STICKIES};
 use pagecast_ipc::wire::{Clock, Event};
@@ -27,14 +27,15 @@ use pagecast_ipc::wire::{Clock, Event};
 pub use core::Departure;
 pub use info::{Info, PublisherFigures, SubscriberInfo};
 pub use options::PublisherOptions;
+pub(crate) use shared::Shared;
 
 use crate::clock::monotonic_ns;
 use crate::frame::Frame;
 use crate::pool::{Pool, Reclaim};
+use crate::remote::{ConnectError, Ends, Hub};
 use crate::stream::{CAPS, Stream};
 use core::Core;
 use service::{Outbound, Service};
-use shared::Shared;
 
 /// Why there is no publisher, or it did not publish.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,9 @@ pub enum PublishError {
     /// Nobody can listen there.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// An address on a network cannot be used.
+    #[error(transparent)]
+    Remote(#[from] ConnectError),
     /// The system refused something.
     #[error("{what}: {errno}")]
     System {
@@ -98,6 +102,7 @@ pub struct Hooks {
 pub struct Publisher {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    hub: Option<Hub>,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -107,7 +112,8 @@ impl std::fmt::Debug for Publisher {
 }
 
 impl Publisher {
-    /// Begins to serve `uri`: `unix:NAME`, `unix:/path`, or several of them separated by spaces.
+    /// Begins to serve `uri`: `unix:NAME`, `unix:/path`, `tcp://HOST:PORT`, or several of them separated by
+    /// spaces.
     ///
     /// # Errors
     /// If an address cannot be used, or a living publisher has it.
@@ -123,7 +129,8 @@ impl Publisher {
         let system = |what| move |errno| PublishError::System { what, errno };
         let descriptors = pagecast_ipc::socket::raise_fd_limit().map_or(1024, |(_, now)| now);
         let mut options = options;
-        let (listeners, outbound) = ends(uri, &mut options)?;
+        let ends = ends(uri, &mut options)?;
+        let remote = options.remote.clone();
         let event = || EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(options, new_epoch(), descriptors)),
@@ -139,16 +146,22 @@ impl Publisher {
             pool: Mutex::new(None),
             copied: AtomicU64::new(0),
             not_carried: Mutex::default(),
-            uri: uri.to_owned(),
+            uri: ends.uri,
             descriptors,
+            inbox: Mutex::default(),
         });
-        let service = Service::new(&shared, listeners, outbound).map_err(system("epoll"))?;
+        let service = Service::new(&shared, ends.listeners, ends.outbound).map_err(system("epoll"))?;
         let thread = std::thread::Builder::new().name("pagecast-service".to_owned());
         let thread = thread.spawn(move || service.run()).map_err(|error| PublishError::System {
             what: "thread",
             errno: nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0)),
         })?;
-        Ok(Self { shared, thread: Some(thread) })
+        let mut publisher = Self { shared, thread: Some(thread), hub: None };
+        if !ends.remote.is_empty() {
+            let hub = Hub::start(ends.remote, &publisher.shared, &remote).map_err(system("thread"))?;
+            publisher.hub = Some(hub);
+        }
+        Ok(publisher)
     }
 
     /// The pool whose figures are shown with the publisher's, and which finds returned frames through it
@@ -373,6 +386,10 @@ impl Drop for Publisher {
         {
             let _ = thread.join();
         }
+        drop(self.shared.adopted());
+        if let Some(hub) = self.hub.take() {
+            hub.end();
+        }
     }
 }
 
@@ -386,23 +403,45 @@ fn check(name: &str, data: &[u8]) -> Result<(), PublishError> {
 }
 
 /// The ends that a list of URIs names: where we listen, and whom we reach for.
-fn ends(uri: &str, options: &mut PublisherOptions) -> Result<(Vec<Listener>, Vec<Outbound>), PublishError> {
+#[derive(Default)]
+struct AllEnds {
+    listeners: Vec<Listener>,
+    outbound: Vec<Outbound>,
+    remote: Ends,
+    /// As asked for, with the ports that were chosen.
+    uri: String,
+}
+
+fn ends(uri: &str, options: &mut PublisherOptions) -> Result<AllEnds, PublishError> {
     let uris: Vec<Uri> = parse_list(uri)?;
     if options.name.is_empty() {
         options.name = uris.first().map(|uri| uri.address.clone()).unwrap_or_default();
     }
-    let (mut listeners, mut outbound) = (Vec::new(), Vec::new());
-    for uri in &uris {
-        if uri.mode == Some(Mode::Connect) {
-            let path = pagecast_ipc::socket::name::resolve(&uri.address)?;
-            outbound.push(Outbound { path, current: None, next: Instant::now() });
-        } else {
-            let path = pagecast_ipc::socket::name::resolve_to_listen(&uri.address)?;
-            let listen = ListenOptions { perms: options.perms, ..ListenOptions::default() };
-            listeners.push(Listener::bind(&path, &listen)?);
+    let mut ends = AllEnds::default();
+    let mut actual = Vec::new();
+    for uri in uris {
+        let connect = uri.mode == Some(Mode::Connect);
+        match uri.transport {
+            Transport::Unix if connect => {
+                let path = pagecast_ipc::socket::name::resolve(&uri.address)?;
+                ends.outbound.push(Outbound { path, current: None, next: Instant::now() });
+            }
+            Transport::Unix => {
+                let path = pagecast_ipc::socket::name::resolve_to_listen(&uri.address)?;
+                let listen = ListenOptions { perms: options.perms, ..ListenOptions::default() };
+                ends.listeners.push(Listener::bind(&path, &listen)?);
+            }
+            Transport::Tcp if connect => ends.remote.reach(&uri),
+            Transport::Tcp => {
+                actual.push(ends.remote.listen(&uri, &options.remote)?.to_string());
+                continue;
+            }
+            other => return Err(UriError::NotSupported(other).into()),
         }
+        actual.push(uri.to_string());
     }
-    Ok((listeners, outbound))
+    ends.uri = actual.join(" ");
+    Ok(ends)
 }
 
 /// A number that this publisher's earlier lives did not have.

@@ -7,6 +7,8 @@ use pagecast_ipc::fanout::Rules;
 use pagecast_ipc::policy::Policy;
 use pagecast_ipc::socket::AccessRules;
 
+use crate::remote::RemoteOptions;
+
 /// Credits, and as many places in the mailbox, where nobody says otherwise: together about a quarter of a
 /// second of video at 60 fps.
 const FRAMES: u32 = 8;
@@ -14,6 +16,9 @@ const FRAMES: u32 = 8;
 const SMALL_FRAMES: u32 = 128;
 /// The most credits a subscriber may ask for where the publisher does not say.
 const MOST_ASKED: u32 = 64;
+/// Frames, and small frames, that a bridge to another host holds at a time.
+const BRIDGED: u32 = 2;
+const SMALL_BRIDGED: u32 = 32;
 /// What is a small frame, in bytes.
 pub(super) const SMALL: u64 = 16 * 1024;
 
@@ -52,6 +57,8 @@ pub struct PublisherOptions {
     pub access: AccessRules,
     /// Permissions of the socket.
     pub perms: u32,
+    /// Who may come from other hosts, and how.
+    pub remote: RemoteOptions,
 }
 
 impl Default for PublisherOptions {
@@ -74,6 +81,7 @@ impl Default for PublisherOptions {
             quarantine: false,
             access: AccessRules::default(),
             perms: 0o600,
+            remote: RemoteOptions::default(),
         }
     }
 }
@@ -85,6 +93,11 @@ impl PublisherOptions {
         let most = self.credits.unwrap_or(usual.max(MOST_ASKED));
         let credits = credits.or(self.credits).unwrap_or(usual).clamp(1, most.max(1));
         Share { credits, mailbox: self.mailbox.unwrap_or(credits) }
+    }
+
+    /// Frames that a bridge to another host holds: one that is sent, and one that follows.
+    pub(super) fn bridge_credits(&self, frame_bytes: u64) -> u32 {
+        if (1..=SMALL).contains(&frame_bytes) { SMALL_BRIDGED } else { BRIDGED }
     }
 
     pub(super) fn rules(&self) -> Rules {

@@ -13,6 +13,7 @@ use pagecast_ipc::wire::limits::MAX_PACKET;
 
 use super::admission::{self, Answer};
 use super::shared::{Shared, TICK};
+use crate::remote::Origin;
 
 /// How long a newcomer may take to say hello.
 const HELLO: Duration = Duration::from_secs(5);
@@ -31,6 +32,7 @@ struct Stranger {
     socket: Seqpacket,
     since: Instant,
     observer: bool,
+    origin: Option<Origin>,
 }
 
 /// Somewhere a subscriber listens for us.
@@ -117,7 +119,10 @@ impl Service {
 
     fn handle(&mut self, shared: &Arc<Shared>, key: u64, flags: EpollFlags) {
         match key {
-            WAKE => drop(shared.wake.read()),
+            WAKE => {
+                let _ = shared.wake.read();
+                self.adopt(shared);
+            }
             key if key >= FIRST_SUBSCRIBER => {
                 let gone = flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
                 shared.heard(SubscriberId(key - FIRST_SUBSCRIBER), gone);
@@ -142,11 +147,22 @@ impl Service {
         }
     }
 
+    /// Those whose links came otherwise; that they may come was looked at there.
+    fn adopt(&mut self, shared: &Shared) {
+        for (socket, origin) in shared.adopted() {
+            self.receive(socket, Some(origin));
+        }
+    }
+
     fn meet(&mut self, socket: Seqpacket, shared: &Shared) -> Option<u64> {
         if let Err(refusal) = admission::may_enter(shared, &socket) {
             admission::refuse(&socket, &refusal);
             return None;
         }
+        self.receive(socket, None)
+    }
+
+    fn receive(&mut self, socket: Seqpacket, origin: Option<Origin>) -> Option<u64> {
         if self.strangers.len() >= MAX_STRANGERS {
             // The one that has been silent for longest makes room.
             let oldest = self.strangers.iter().min_by_key(|(_, stranger)| stranger.since);
@@ -156,7 +172,7 @@ impl Service {
         let key = self.next_stranger;
         self.next_stranger += 1;
         self.epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, key)).ok()?;
-        self.strangers.insert(key, Stranger { socket, since: Instant::now(), observer: false });
+        self.strangers.insert(key, Stranger { socket, since: Instant::now(), observer: false, origin });
         Some(key)
     }
 
@@ -178,7 +194,7 @@ impl Service {
             Answer::Admit(hello) => {
                 let Some(stranger) = self.strangers.remove(&key) else { return };
                 let _ = self.epoll.delete(stranger.socket.as_fd());
-                let id = admission::admit(shared, stranger.socket, &hello);
+                let id = admission::admit(shared, stranger.socket, stranger.origin, &hello);
                 for outbound in self.outbound.iter_mut().filter(|outbound| outbound.current == Some(key)) {
                     outbound.current = id.map(|id| FIRST_SUBSCRIBER + id.0);
                 }

@@ -10,21 +10,22 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::Epoll;
 use nix::sys::eventfd::EventFd;
-use pagecast_ipc::ledger::SubscriberId;
+use pagecast_ipc::ledger::{FrameId, SubscriberId};
 use pagecast_ipc::policy::Policy;
 use pagecast_ipc::socket::Seqpacket;
 
-use super::core::{self, Aftermath, Core};
+use super::core::{self, Aftermath, Core, Published};
 use super::info::Info;
 use super::{Departure, Hooks, service};
 use crate::pool::{Pool, Reclaim};
+use crate::remote::Origin;
 
 /// How often waiting mail is tried again when nothing else happens.
 const RETRY: Duration = Duration::from_millis(5);
 /// How often the service thread looks at everything while there are subscribers.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-pub(super) struct Shared {
+pub(crate) struct Shared {
     pub(super) core: Mutex<Core>,
     pub(super) changed: Condvar,
     pub(super) hooks: Hooks,
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) not_carried: Mutex<BTreeMap<String, u64>>,
     pub(super) uri: String,
     pub(super) descriptors: u64,
+    /// Links that came otherwise, for the service thread.
+    pub(super) inbox: Mutex<Vec<(Seqpacket, Origin)>>,
 }
 
 impl Reclaim for Shared {
@@ -154,6 +157,33 @@ impl Shared {
 
     pub(super) fn serves(&self, id: SubscriberId) -> bool {
         self.lock().members.contains_key(&id)
+    }
+
+    /// The service thread meets whoever is at the other end of this socket. That it may come was looked at.
+    pub(crate) fn adopt(&self, socket: Seqpacket, origin: Origin) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push((socket, origin));
+        let _ = self.wake.write(1);
+    }
+
+    /// What was adopted since the last look; nothing is kept once the publisher has ended.
+    pub(super) fn adopted(&self) -> Vec<(Seqpacket, Origin)> {
+        std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A frame that somebody holds, for as long as the caller keeps it.
+    pub(crate) fn published(&self, frame: u64) -> Option<Arc<Published>> {
+        self.lock().books.ledger().resource(FrameId(frame)).cloned()
+    }
+
+    /// A subscriber broke the protocol where its link came in.
+    pub(crate) fn cut_off(&self, subscriber: u64, fault: String) {
+        let mut core = self.lock();
+        core.remove(SubscriberId(subscriber), Departure::Fault(fault));
+        self.release(core);
+    }
+
+    pub(crate) fn max_subscribers(&self) -> usize {
+        self.lock().options.max_subscribers as usize
     }
 
     pub(super) fn is_ended(&self) -> bool {

@@ -76,8 +76,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(socket: Seqpacket, epoch: u32, credits: u32) -> Self {
-        let link = Arc::new(LinkState::new(socket, epoch, credits));
+    /// `own_pages`: the frames are copies that nobody can take back.
+    pub(super) fn new(socket: Seqpacket, epoch: u32, credits: u32, own_pages: bool) -> Self {
+        let link = Arc::new(LinkState::new(socket, epoch, credits, own_pages));
         Self {
             link,
             buffers: HashMap::new(),

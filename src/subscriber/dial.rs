@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use pagecast_ipc::socket::{
-    ListenOptions, Listener, Mode, ReceiveError, SendError, Seqpacket, SocketError, Uri,
+    ListenOptions, Listener, Mode, ReceiveError, SendError, Seqpacket, SocketError, Transport, Uri,
 };
 use pagecast_ipc::wire::limits::MAX_PACKET;
 use pagecast_ipc::wire::{Hello, PacketBuilder, Packets, RefusalCode, ToPublisher, ToSubscriber, Welcome};
+
+use crate::remote::{Cause, Way};
 
 use super::{PublisherFault, RecvError, SubscriberOptions, role};
 
@@ -29,6 +31,9 @@ enum State {
 pub(super) struct Dialer {
     uri: Uri,
     text: String,
+    /// The way to a publisher on another host, and why the last link on it ended.
+    way: Option<Way>,
+    cause: Cause,
     hello: Hello,
     reconnect: bool,
     listener: Option<Listener>,
@@ -45,8 +50,21 @@ impl Dialer {
         hello.keep = options.keep;
         hello.rate = options.max_rate;
         hello.faces = options.faces;
+        let way =
+            match uri.transport {
+                Transport::Unix => None,
+                _ => {
+                    let way = Way::new(&uri, &options.remote, options.pool.clone());
+                    Some(way.map_err(|error| RecvError::Remote {
+                        uri: text.to_owned(),
+                        reason: error.to_string(),
+                    })?)
+                }
+            };
         Ok(Self {
             uri,
+            way,
+            cause: Cause::default(),
             text: text.to_owned(),
             hello,
             reconnect: options.reconnect,
@@ -55,6 +73,21 @@ impl Dialer {
             next: Instant::now(),
             back_off: FIRST_PAUSE,
         })
+    }
+
+    /// Whether the publisher is on another host.
+    pub(super) fn is_remote(&self) -> bool {
+        self.way.is_some()
+    }
+
+    /// The end of a link, in the words of the bridge that knows more.
+    pub(super) fn explained(&self, error: RecvError) -> RecvError {
+        match (error, self.cause.get()) {
+            (RecvError::Closed | RecvError::Socket(_), Some(reason)) => {
+                RecvError::Remote { uri: self.text.clone(), reason }
+            }
+            (error, _) => error,
+        }
     }
 
     /// The link ended: begin again, at once if it was of use. A publisher that greets and hangs up is not asked
@@ -100,6 +133,7 @@ impl Dialer {
                     }
                     Ok(None) if !overdue => Ok(None),
                     other => {
+                        let other = other.map_err(|error| self.explained(error));
                         self.try_later();
                         match other {
                             Ok(_) if self.reconnect => Ok(None),
@@ -136,6 +170,18 @@ impl Dialer {
 
     /// A socket to the publisher, if one can be had now.
     fn reach(&mut self) -> Result<Option<Seqpacket>, RecvError> {
+        if let Some(way) = &self.way {
+            let system = |error: std::io::Error| RecvError::Remote {
+                uri: self.text.clone(),
+                reason: error.to_string(),
+            };
+            let reached = way.reach().map_err(system)?;
+            self.next = Instant::now() + FIRST_PAUSE;
+            return Ok(reached.map(|(socket, cause)| {
+                self.cause = cause;
+                socket
+            }));
+        }
         let uri_error = |error: &dyn std::fmt::Display| RecvError::Uri(error.to_string());
         if self.uri.mode == Some(Mode::Listen) {
             if self.listener.is_none() {
@@ -171,7 +217,10 @@ impl Dialer {
 fn is_departure(error: &RecvError) -> bool {
     matches!(
         error,
-        RecvError::Closed | RecvError::Socket(_) | RecvError::Refused { code: RefusalCode::Closing, .. }
+        RecvError::Closed
+            | RecvError::Socket(_)
+            | RecvError::Remote { .. }
+            | RecvError::Refused { code: RefusalCode::Closing, .. }
     )
 }
 

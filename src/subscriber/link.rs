@@ -34,6 +34,7 @@ pub(crate) struct LinkState {
     ending: AtomicU8,
     receiving: AtomicBool,
     batch: usize,
+    own_pages: bool,
     outbox: Mutex<Outbox>,
     /// Packets that were read to learn how the link ended, for the receiver.
     backlog: Mutex<VecDeque<(Vec<u8>, Vec<OwnedFd>)>>,
@@ -47,8 +48,9 @@ struct Outbox {
 }
 
 impl LinkState {
-    /// `batch` returns are sent at once when nobody receives.
-    pub(crate) fn new(socket: Seqpacket, epoch: u32, credits: u32) -> Self {
+    /// A quarter of the credits is returned at once when nobody receives. With `own_pages` frames are copies that
+    /// a bridge in this process made.
+    pub(crate) fn new(socket: Seqpacket, epoch: u32, credits: u32, own_pages: bool) -> Self {
         let process = socket.peer().ok().and_then(|peer| peer.pidfd);
         Self {
             socket,
@@ -57,6 +59,7 @@ impl LinkState {
             ending: AtomicU8::new(Ending::None as u8),
             receiving: AtomicBool::new(false),
             batch: (credits as usize / 4).max(1),
+            own_pages,
             outbox: Mutex::default(),
             backlog: Mutex::default(),
         }
@@ -81,6 +84,9 @@ impl LinkState {
 
     /// Whether pages received over this link cannot have been reused yet.
     pub(crate) fn still_valid(&self) -> bool {
+        if self.own_pages {
+            return true; // only what was returned is written again
+        }
         let ended = |ending: Ending| self.ending.load(Ordering::SeqCst) == ending as u8;
         if ended(Ending::None) && self.hung_up() {
             self.read_farewell();

@@ -25,6 +25,8 @@ pub(crate) use link::LinkState;
 
 use crate::frame::Frame;
 use crate::latency::{Latency, LatencyFigures};
+use crate::pool::PoolOptions;
+use crate::remote::RemoteOptions;
 use crate::stream::Stream;
 use connection::Connection;
 use dial::Dialer;
@@ -50,6 +52,10 @@ pub struct SubscriberOptions {
     pub name: String,
     /// Whether it wants frames at all.
     pub observe: bool,
+    /// Pages for the frames of a publisher on another host.
+    pub pool: PoolOptions,
+    /// Who may come from other hosts where this end listens, and how.
+    pub remote: RemoteOptions,
 }
 
 impl Default for SubscriberOptions {
@@ -64,6 +70,8 @@ impl Default for SubscriberOptions {
             faces: FaceSet::MEMORY,
             name: process_name(),
             observe: false,
+            pool: PoolOptions::default(),
+            remote: RemoteOptions::default(),
         }
     }
 }
@@ -127,6 +135,14 @@ pub enum RecvError {
         uri: String,
         /// Why.
         source: SocketError,
+    },
+    /// There is no link to another host, or it was lost.
+    #[error("{uri}: {reason}")]
+    Remote {
+        /// Where.
+        uri: String,
+        /// Why.
+        reason: String,
     },
     /// The publisher broke the protocol: the peer is at fault.
     #[error("the publisher is at fault: {0}")]
@@ -198,8 +214,8 @@ impl std::fmt::Debug for Subscriber {
 }
 
 impl Subscriber {
-    /// A subscriber of the publisher at `uri` (`unix:NAME` or `unix:/path`); it connects when it first
-    /// receives.
+    /// A subscriber of the publisher at `uri` (`unix:NAME`, `unix:/path` or `tcp://HOST:PORT`); it connects when
+    /// it first receives.
     ///
     /// # Errors
     /// [`RecvError::Uri`] if that is not a name.
@@ -362,7 +378,7 @@ impl Subscriber {
 
     fn dial(&self, receiver: &mut Receiver) -> Result<Option<Message>, RecvError> {
         let Some((socket, epoch, welcome)) = receiver.dialer.step()? else { return Ok(None) };
-        let connection = Connection::new(socket, epoch, welcome.credits);
+        let connection = Connection::new(socket, epoch, welcome.credits, receiver.dialer.is_remote());
         let mut view = self.view();
         view.link = Some(connection.link.clone());
         view.welcome = Some(welcome.clone());
@@ -385,9 +401,11 @@ impl Subscriber {
         view.link = None;
         view.welcome = None;
         drop(view);
+        let error = receiver.dialer.explained(error);
         receiver.dialer.restart(receiver.last_frame.is_some());
         match &error {
-            RecvError::Refused { code: RefusalCode::Closing, .. } | RecvError::Closed => {}
+            RecvError::Refused { code: RefusalCode::Closing, .. } => {}
+            RecvError::Closed | RecvError::Remote { .. } => {}
             RecvError::Refused { code: RefusalCode::Evicted, .. } | RecvError::Socket(_) => {}
             _ => return Err(error),
         }

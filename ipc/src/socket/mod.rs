@@ -10,7 +10,7 @@
 //! | [`seqpacket`] | one connection: messages with descriptors |
 //! | [`listen`] | a path that is listened on, by one process at a time |
 //! | [`name`] | `NAME` to a path in the runtime folder |
-//! | [`uri`] | `unix:…` with its options |
+//! | [`uri`] | `unix:…` and `tcp://…` with their options |
 //! | [`access`] | who is admitted, and who may have the dma-buf face |
 //! | [`limits`] | the limit of open descriptors |
 
@@ -34,4 +34,4 @@ pub use peer::PeerCredentials;
 pub use seqpacket::{
     BufferSizes, MAX_FDS_PER_MESSAGE, MAX_FDS_PER_SEND, ReceiveError, SendError, Seqpacket, SocketError,
 };
-pub use uri::{Mode, Transport, Uri, UriError, parse_list};
+pub use uri::{DEFAULT_PORT, Mode, Transport, Uri, UriError, parse_list};

@@ -1,8 +1,9 @@
-//! Where a publisher is: `unix:NAME`, `unix:/path`, with `?mode=listen` or `?mode=connect`.
+//! Where a publisher is: `unix:NAME`, `unix:/path`, `tcp://host:port`, with `?mode=listen` or `?mode=connect`.
 //!
 //! In a path, `%20` stands for a space, `%3F` for a question mark and `%25` for a per cent sign.
 
 use std::fmt::{self, Write};
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -12,7 +13,13 @@ use super::path::{PathTooLong, check_length};
 /// URIs in one list.
 pub const MAX_URIS: usize = 16;
 
-const SCHEMES: &str = "unix (unix:NAME or unix:/path)";
+/// The port of remote links where none is said.
+pub const DEFAULT_PORT: u16 = 7174;
+
+/// Longest name of a host, in bytes.
+pub const MAX_HOST: usize = 253;
+
+const SCHEMES: &str = "unix (unix:NAME or unix:/path) and tcp (tcp://HOST:PORT)";
 const OPTIONS: &str = "mode=listen, mode=connect";
 
 /// The way to the other end.
@@ -81,6 +88,14 @@ pub enum UriError {
         /// The text as given.
         text: String,
     },
+    /// `tcp:` without two slashes, a host that is none, or a port that is none.
+    #[error("{text:?} names no host: write {scheme}://HOST:PORT, and an IPv6 address as [::1]")]
+    BadHost {
+        /// The text as given.
+        text: String,
+        /// Its scheme.
+        scheme: &'static str,
+    },
     /// An option that means nothing here.
     #[error("unknown option {option:?}: there is {OPTIONS}")]
     UnknownOption {
@@ -118,7 +133,7 @@ pub enum UriError {
 pub struct Uri {
     /// The way to the other end.
     pub transport: Transport,
-    /// A name, or a path that begins with `/`; without escapes.
+    /// A name, or a path that begins with `/`; without escapes. For other transports `HOST:PORT`.
     pub address: String,
     /// Which end waits, where it is said.
     pub mode: Option<Mode>,
@@ -136,6 +151,16 @@ impl Uri {
             check_name(address)?;
         }
         Ok(Self { transport: Transport::Unix, address: address.to_owned(), mode: None })
+    }
+
+    /// The host and port of another transport than Unix; an IPv6 address without its brackets.
+    pub fn host(&self) -> Option<(&str, u16)> {
+        if self.transport == Transport::Unix {
+            return None;
+        }
+        let (host, port) = self.address.rsplit_once(':')?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        Some((bare.unwrap_or(host), port.parse().ok()?))
     }
 
     /// The socket's path, for a subscriber ([`name::resolve`]).
@@ -156,29 +181,36 @@ impl FromStr for Uri {
             None if text.is_empty() => return Err(UriError::Empty),
             None => return Err(UriError::NoScheme { text: whole() }),
         };
-        match Transport::from_scheme(scheme) {
-            Some(Transport::Unix) => {}
+        let transport = match Transport::from_scheme(scheme) {
+            Some(transport @ (Transport::Unix | Transport::Tcp)) => transport,
             Some(other) => return Err(UriError::NotSupported(other)),
             None => return Err(UriError::UnknownScheme { scheme: scheme.to_owned() }),
-        }
+        };
         let (address, query) = match rest.split_once('?') {
             Some((address, query)) => (address, Some(query)),
             None => (rest, None),
         };
+        let mode = query.map(parse_mode).transpose()?;
+        if transport != Transport::Unix {
+            let bad = || UriError::BadHost { text: whole(), scheme: transport.scheme() };
+            let address = address.strip_prefix("//").and_then(host_and_port).ok_or_else(bad)?;
+            return Ok(Self { transport, address, mode });
+        }
         let address = match address.strip_prefix("//") {
             Some(path) if path.starts_with('/') => path,
             Some(_) => return Err(UriError::HasHost { text: whole() }),
             None => address,
         };
         let address = unescape(address).ok_or_else(|| UriError::BadEscape { text: whole() })?;
-        Ok(Self { mode: query.map(parse_mode).transpose()?, ..Self::unix(&address)? })
+        Ok(Self { mode, ..Self::unix(&address)? })
     }
 }
 
 impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Two slashes would read as the beginning of a host.
-        let host = if self.address.starts_with("//") { "//" } else { "" };
+        // In a path two slashes would read as the beginning of a host.
+        let has_host = self.transport != Transport::Unix;
+        let host = if has_host || self.address.starts_with("//") { "//" } else { "" };
         write!(f, "{}:{host}", self.transport.scheme())?;
         for character in self.address.chars() {
             if character.is_whitespace() || character.is_control() || "%?#".contains(character) {
@@ -209,6 +241,33 @@ fn parse_mode(query: &str) -> Result<Mode, UriError> {
         }
     }
     mode.ok_or_else(|| UriError::UnknownOption { option: query.to_owned() })
+}
+
+/// `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`, with the port.
+fn host_and_port(text: &str) -> Option<String> {
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            host.parse::<Ipv6Addr>().ok()?;
+            (&text[..host.len() + 2], if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_name = (1..=MAX_HOST).contains(&host.len()) && host.bytes().all(good);
+    if !is_name && !host.starts_with('[') {
+        return None;
+    }
+    let port = match port {
+        None => DEFAULT_PORT,
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
+        Some(_) => return None,
+    };
+    Some(format!("{host}:{port}"))
 }
 
 /// `text` with its escapes replaced, `None` where one is bad.

@@ -44,7 +44,6 @@ fn what_is_refused_and_why() {
     refused!("http://x", UriError::UnknownScheme { .. });
     refused!("unixx:cam", UriError::UnknownScheme { .. });
     refused!(":cam", UriError::UnknownScheme { .. });
-    refused!("tcp://host:1", UriError::NotSupported(Transport::Tcp));
     refused!("rdma://host:1", UriError::NotSupported(Transport::Rdma));
     refused!("remote://host:1?mode=listen", UriError::NotSupported(Transport::Remote));
     refused!("unix://host/path", UriError::HasHost { .. });
@@ -69,8 +68,50 @@ fn what_is_refused_and_why() {
 }
 
 #[test]
+fn a_tcp_address_has_a_host_and_a_port() {
+    let table = [
+        ("tcp://cam.local:9", ("cam.local", 9), None, "tcp://cam.local:9"),
+        ("TCP://10.0.0.1", ("10.0.0.1", DEFAULT_PORT), None, "tcp://10.0.0.1:7174"),
+        ("tcp://[::1]", ("::1", DEFAULT_PORT), None, "tcp://[::1]:7174"),
+        ("tcp://[fd00::2]:65535/", ("fd00::2", 65535), None, "tcp://[fd00::2]:65535"),
+        ("tcp://h:0?mode=listen", ("h", 0), Some(Mode::Listen), "tcp://h:0?mode=listen"),
+    ];
+    for (text, host, mode, printed) in table {
+        let uri = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!((uri.transport, uri.host(), uri.mode), (Transport::Tcp, Some(host), mode), "{text}");
+        assert_eq!(uri.to_string(), printed);
+        assert_eq!(parse(printed).unwrap(), uri);
+    }
+    let wrong = [
+        "tcp:host",
+        "tcp:/host",
+        "tcp://",
+        "tcp://:1",
+        "tcp://h:",
+        "tcp://h:65536",
+        "tcp://h:+1",
+        "tcp://h:1:2",
+        "tcp://::1",
+        "tcp://[::1",
+        "tcp://[h]",
+        "tcp://[::1]1",
+        "tcp://h/path",
+        "tcp://a b",
+        "tcp://u@h",
+        "tcp://h%20",
+    ];
+    for text in wrong {
+        assert!(matches!(parse(text), Err(UriError::BadHost { .. })), "{text}: {:?}", parse(text));
+    }
+    assert!(parse(&format!("tcp://{}", "h".repeat(MAX_HOST))).is_ok());
+    assert!(parse(&format!("tcp://{}", "h".repeat(MAX_HOST + 1))).is_err());
+    assert!(matches!(parse("tcp://h?speed=1"), Err(UriError::UnknownOption { .. })));
+    assert_eq!(parse("unix:cam").unwrap().host(), None);
+}
+
+#[test]
 fn an_error_names_what_would_be_right() {
-    for text in ["http:x", "tcp://x", "", "rdma:x"] {
+    for text in ["http:x", "remote://x", "", "rdma:x"] {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains("unix:NAME or unix:/path"), "{error}");
     }
@@ -94,7 +135,7 @@ fn lists_are_separated_by_space() {
     let printed: Vec<_> = list.iter().map(Uri::to_string).collect();
     assert_eq!(printed, ["unix:a", "unix:/b?mode=connect"]);
     assert!(matches!(parse_list(" "), Err(UriError::Empty)));
-    assert!(matches!(parse_list("unix:a tcp://x"), Err(UriError::NotSupported(Transport::Tcp))));
+    assert!(matches!(parse_list("unix:a rdma://x"), Err(UriError::NotSupported(Transport::Rdma))));
     assert_eq!(parse_list(&"unix:a ".repeat(MAX_URIS)).unwrap().len(), MAX_URIS);
     assert!(matches!(parse_list(&"unix:a ".repeat(MAX_URIS + 1)), Err(UriError::TooMany(17))));
 }
@@ -127,7 +168,7 @@ proptest! {
 
     #[test]
     fn what_parses_prints_to_something_that_parses_the_same(
-        text in prop_oneof!["unix:[ -~]{0,60}", "unix:(//)?/?[a%2045?&=]{0,20}(\\?mode=listen)?", "\\PC{0,40}"]
+        text in prop_oneof!["unix:[ -~]{0,60}", "tcp:(//)?\\[?[a-f0-9:.]{0,12}\\]?(:[0-9]{0,6})?/?", "unix:(//)?/?[a%2045?&=]{0,20}(\\?mode=listen)?", "\\PC{0,40}"]
     ) {
         if let Ok(uri) = parse(&text) {
             prop_assert_eq!(parse(&uri.to_string()).unwrap(), uri);

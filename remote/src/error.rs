@@ -1,0 +1,70 @@
+//! How a remote link ends.
+
+use std::io;
+
+use pagecast_ipc::wire::WireError;
+
+/// What a peer did that it must not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerFault {
+    /// It speaks something else.
+    #[error("it does not speak the protocol of Pagecast")]
+    NotPagecast,
+    /// It speaks another version of the framing.
+    #[error(
+        "it speaks version {theirs} of the framing and we speak {ours}: use the same release at both ends"
+    )]
+    Version {
+        /// What it speaks.
+        theirs: u16,
+        /// What we speak.
+        ours: u16,
+    },
+    /// Bytes that mean nothing.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// More of something than the protocol allows.
+    #[error("{what} of {value}: the limit is {limit}")]
+    OverLimit {
+        /// What.
+        what: &'static str,
+        /// As sent.
+        value: u64,
+        /// As allowed.
+        limit: u64,
+    },
+    /// It returned a frame that it does not hold.
+    #[error("frame {0} was returned and is not held")]
+    NotHeld(u64),
+    /// A message that has no place here.
+    #[error("{0} is out of place")]
+    OutOfPlace(&'static str),
+}
+
+/// Why a link is at its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The peer closed it.
+    #[error("the other end closed the connection")]
+    Closed,
+    /// Nothing was heard of the peer, not even a heartbeat.
+    #[error("nothing was heard of the other end for {0} seconds")]
+    Silent(u64),
+    /// The peer broke the protocol.
+    #[error("the other end is at fault: {0}")]
+    Peer(#[from] PeerFault),
+    /// There is no place here for a frame: a matter of our own settings.
+    #[error("{0}")]
+    NoPages(String),
+    /// The system, or the network between.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<WireError> for LinkError {
+    fn from(error: WireError) -> Self {
+        Self::Peer(error.into())
+    }
+}

@@ -1,0 +1,32 @@
+//! Every limit of a remote link; a message beyond one is a fault of the peer.
+
+use std::time::Duration;
+
+/// The version of the framing that this build speaks.
+pub const VERSION: u16 = 1;
+/// Bytes of one frame.
+pub const MAX_FRAME_BYTES: u64 = 1 << 30;
+/// Frames that one end takes over before earlier ones have left.
+pub const MAX_FRAMES_UNDER_WAY: usize = 2;
+/// Bytes of packets that wait to be sent; more are not taken over.
+pub const MAX_BYTES_WAITING: usize = 256 * 1024;
+/// Messages handed out in a row, so that a peer who never stops sending does not keep its owner busy.
+pub const MAX_IN_A_ROW: usize = 64;
+/// An end that has sent nothing for so long sends a heartbeat.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A peer of which nothing was heard for so long is dead.
+pub const DEAD: Duration = Duration::from_secs(5);
+/// How long a newcomer may take to say hello.
+pub const HELLO: Duration = Duration::from_secs(2);
+/// How long connecting may take.
+pub const CONNECT: Duration = Duration::from_secs(3);
+/// How long an end that says good-bye waits until its last bytes have arrived.
+pub const LINGER: Duration = Duration::from_millis(500);
+/// Frames that a subscriber may hold where it does not ask for a number.
+pub const WINDOW: u32 = 8;
+/// The most frames that a subscriber may ask for.
+pub const MAX_WINDOW: u32 = 64;
+/// What is a small frame, in bytes.
+pub const SMALL: u64 = 16 * 1024;
+/// So many small frames count as one.
+pub const SMALL_PER_FRAME: u32 = 16;

@@ -1,0 +1,212 @@
+//! What waits to be sent, in order.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+use pagecast_allocators::dma_buf::{self, CpuAccess, Direction};
+use pagecast_allocators::{Buffer, FaceKind};
+
+use super::channel::Channel;
+use super::sys::{MAX_PIECES, PageRange, Piece};
+use crate::LinkError;
+use crate::framing::{self, LENGTH};
+use crate::limits::{MAX_BYTES_WAITING, MAX_FRAMES_UNDER_WAY};
+use crate::link::{Part, Payload};
+use crate::pulse::Pulse;
+
+/// Packets are put together up to so many bytes.
+const COALESCED: usize = 4096;
+
+#[derive(Debug)]
+enum Chunk {
+    Bytes(Vec<u8>),
+    /// The bytes of a frame.
+    Payload {
+        frame: u64,
+        payload: Payload,
+        part: usize,
+    },
+}
+
+/// A queue that empties into a channel.
+#[derive(Debug)]
+pub(super) struct Output {
+    chunks: VecDeque<Chunk>,
+    /// Bytes of the first chunk, or of its current part, that have left.
+    sent: usize,
+    frames: usize,
+    bytes: usize,
+    finishing: bool,
+    finished: bool,
+}
+
+impl Output {
+    /// A queue that begins with the preamble.
+    pub(super) fn new() -> Self {
+        let preamble = framing::preamble().to_vec();
+        let bytes = preamble.len();
+        let chunks = VecDeque::from([Chunk::Bytes(preamble)]);
+        Self { chunks, sent: 0, frames: 0, bytes, finishing: false, finished: false }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.frames >= MAX_FRAMES_UNDER_WAY || self.bytes >= MAX_BYTES_WAITING
+    }
+
+    pub(super) fn push_packet(&mut self, packet: &[u8]) {
+        let length = (packet.len() as u32).to_le_bytes();
+        self.bytes += LENGTH + packet.len();
+        // Small packets in a row are one piece.
+        if let Some(Chunk::Bytes(bytes)) = self.chunks.back_mut()
+            && bytes.len() < COALESCED
+        {
+            bytes.extend_from_slice(&length);
+            bytes.extend_from_slice(packet);
+            return;
+        }
+        let mut bytes = Vec::with_capacity(LENGTH + packet.len());
+        bytes.extend_from_slice(&length);
+        bytes.extend_from_slice(packet);
+        self.chunks.push_back(Chunk::Bytes(bytes));
+    }
+
+    pub(super) fn push_frame(&mut self, frame: u64, packet: &[u8], payload: Payload) {
+        self.push_packet(packet);
+        self.frames += 1;
+        for part in &payload.parts {
+            begin_access(part.buffer());
+        }
+        self.chunks.push_back(Chunk::Payload { frame, payload, part: 0 });
+    }
+
+    /// Nothing more will be pushed. `true` when all has left and that was said.
+    pub(super) fn finish(&mut self) -> bool {
+        self.finishing = true;
+        self.finished
+    }
+
+    /// Sends what can be sent. Frames that have left are appended to `done`.
+    pub(super) fn flush(
+        &mut self,
+        channel: &mut Channel,
+        pulse: &mut Pulse,
+        done: &mut Vec<u64>,
+    ) -> Result<(), LinkError> {
+        if self.chunks.is_empty()
+            && !self.finished
+            && let Some(beat) = pulse.due(Instant::now())
+        {
+            let beat = framing::beat(&beat).to_vec();
+            self.bytes += beat.len();
+            self.chunks.push_back(Chunk::Bytes(beat));
+        }
+        while !self.chunks.is_empty() {
+            let sent = {
+                // Nothing but an end without bytes may be left of what was there.
+                let pieces = self.pieces()?;
+                if pieces.is_empty() { Some(0) } else { channel.send(&pieces)? }
+            };
+            let Some(sent) = sent else { return Ok(()) };
+            pulse.sent(Instant::now());
+            self.advance(sent, done);
+        }
+        if self.finishing && !self.finished {
+            channel.finish();
+            self.finished = true;
+        }
+        Ok(())
+    }
+
+    fn pieces(&self) -> Result<ArrayVec<Piece<'_>, MAX_PIECES>, LinkError> {
+        let mut pieces = ArrayVec::new();
+        let mut skip = self.sent;
+        for chunk in &self.chunks {
+            match chunk {
+                _ if pieces.is_full() => break,
+                Chunk::Bytes(bytes) => pieces.push(Piece::Bytes(&bytes[skip..])),
+                Chunk::Payload { payload, part, .. } => {
+                    for part in &payload.parts[*part..] {
+                        if pieces.is_full() {
+                            break;
+                        }
+                        pieces.push(Piece::Pages(range(part, skip)?));
+                        skip = 0;
+                    }
+                }
+            }
+            skip = 0;
+        }
+        Ok(pieces)
+    }
+
+    /// So many bytes have left.
+    fn advance(&mut self, mut count: usize, done: &mut Vec<u64>) {
+        while let Some(chunk) = self.chunks.front_mut() {
+            match chunk {
+                Chunk::Bytes(bytes) => {
+                    if !step(&mut self.sent, &mut count, bytes.len()) {
+                        return;
+                    }
+                    self.bytes -= bytes.len();
+                }
+                Chunk::Payload { frame, payload, part } => {
+                    while let Some(current) = payload.parts.get(*part) {
+                        if !step(&mut self.sent, &mut count, current.length()) {
+                            return;
+                        }
+                        *part += 1;
+                    }
+                    done.push(*frame);
+                    self.frames -= 1;
+                    payload.parts.iter().for_each(|part| end_access(part.buffer()));
+                }
+            }
+            self.chunks.pop_front();
+        }
+    }
+}
+
+/// Counts `count` off what is left of `length`; whether that is all of it.
+fn step(sent: &mut usize, count: &mut usize, length: usize) -> bool {
+    let left = length - *sent;
+    if *count < left {
+        *sent += *count;
+        *count = 0;
+        return false;
+    }
+    *count -= left;
+    *sent = 0;
+    true
+}
+
+fn range(part: &Part, skip: usize) -> Result<PageRange<'_>, LinkError> {
+    let mapping = part.buffer().map().map_err(|error| LinkError::NoPages(error.to_string()))?;
+    let range = PageRange::new(mapping, part.offset() + skip, part.length() - skip);
+    range.ok_or_else(|| LinkError::NoPages("a frame reaches past its buffer".to_owned()))
+}
+
+/// What devices wrote is made visible; of ordinary memory nothing is asked.
+fn begin_access(buffer: &Buffer) {
+    if let Some(fd) = device_only(buffer)
+        && let Ok(access) = CpuAccess::begin(&fd, Direction::Read)
+    {
+        access.keep_open();
+    }
+}
+
+fn end_access(buffer: &Buffer) {
+    if let Some(fd) = device_only(buffer) {
+        let _ = dma_buf::end_access(&fd, Direction::Read);
+    }
+}
+
+fn device_only(buffer: &Buffer) -> Option<BorrowedFd<'_>> {
+    let has_memory = buffer.face(FaceKind::Memory).is_some();
+    buffer.face(FaceKind::DmaBuf).filter(|_| !has_memory).map(|face| face.fd)
+}

@@ -1,0 +1,140 @@
+//! The subscriber's end.
+
+use std::net::TcpStream;
+use std::time::Instant;
+
+use pagecast_ipc::wire;
+
+use super::channel::Channel;
+use super::input::Input;
+use super::output::Output;
+use super::sender::{alive, poll_fd};
+use crate::LinkError;
+use crate::framing::{Kind, kind_of};
+use crate::limits::MAX_IN_A_ROW;
+use crate::link::{FromPublisher, Pages, PollFds, Receiver, Room};
+use crate::pulse::Pulse;
+
+/// A frame whose bytes are on their way.
+#[derive(Debug)]
+struct Coming {
+    epoch: u32,
+    frame: wire::Frame,
+    room: Option<Room>,
+    filled: usize,
+}
+
+/// Receives frames from a TCP connection.
+#[derive(Debug)]
+pub struct TcpReceiver {
+    channel: Channel,
+    output: Output,
+    input: Input,
+    pulse: Pulse,
+    coming: Option<Coming>,
+    /// Whether a frame waits for pages.
+    starved: bool,
+    /// Whether more may be here than was asked for.
+    more: bool,
+    done: Vec<u64>,
+}
+
+impl TcpReceiver {
+    /// The subscriber's end of a connection.
+    ///
+    /// # Errors
+    /// If the system does not let it be set up.
+    pub fn new(stream: TcpStream) -> Result<Self, LinkError> {
+        Ok(Self {
+            channel: Channel::new(stream)?,
+            output: Output::new(),
+            input: Input::new(),
+            pulse: Pulse::new(Instant::now()),
+            coming: None,
+            starved: false,
+            more: false,
+            done: Vec::new(),
+        })
+    }
+
+    /// The next message, if it is here whole.
+    fn next(&mut self, pages: &mut dyn Pages) -> Result<Option<FromPublisher>, LinkError> {
+        if self.coming.is_none() {
+            let Some(packet) = self.input.packet(&mut self.channel, &mut self.pulse)? else {
+                return Ok(None);
+            };
+            match kind_of(packet)? {
+                Kind::Plain => return Ok(Some(FromPublisher::Packet(packet.to_vec()))),
+                Kind::Frame { epoch, frame } => {
+                    self.coming = Some(Coming { epoch, frame, room: None, filled: 0 });
+                }
+            }
+        }
+        self.fill(pages)
+    }
+
+    fn fill(&mut self, pages: &mut dyn Pages) -> Result<Option<FromPublisher>, LinkError> {
+        let Some(coming) = &mut self.coming else { return Ok(None) };
+        if !coming.frame.segments.is_empty() {
+            let size = coming.frame.size() as usize;
+            if coming.room.is_none() {
+                coming.room = pages.take(size)?;
+            }
+            let Some(room) = &coming.room else {
+                self.starved = true;
+                return Ok(None);
+            };
+            let (channel, pulse) = (&mut self.channel, &mut self.pulse);
+            coming.filled = self.input.fill(channel, pulse, &room.part, coming.filled)?;
+            if coming.filled < size {
+                return Ok(None);
+            }
+        }
+        let whole = self.coming.take();
+        Ok(whole.map(|Coming { epoch, frame, room, .. }| FromPublisher::Frame { epoch, frame, room }))
+    }
+}
+
+impl Receiver for TcpReceiver {
+    fn poll_fds(&self) -> PollFds<'_> {
+        [poll_fd(&self.channel, &self.output, !self.starved)].into_iter().collect()
+    }
+
+    fn next_look(&self) -> Instant {
+        if self.more { Instant::now() } else { self.pulse.next_look() }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.output.is_busy()
+    }
+
+    fn send_packet(&mut self, packet: &[u8]) {
+        self.output.push_packet(packet);
+    }
+
+    fn flush(&mut self) -> Result<(), LinkError> {
+        self.output.flush(&mut self.channel, &mut self.pulse, &mut self.done)
+    }
+
+    fn receive(&mut self, pages: &mut dyn Pages, events: &mut Vec<FromPublisher>) -> Result<(), LinkError> {
+        self.more = false;
+        self.starved = false;
+        for _ in 0..MAX_IN_A_ROW {
+            match self.next(pages)? {
+                Some(event) => events.push(event),
+                // Who does not read cannot say that nothing is there.
+                None if self.starved => {
+                    self.pulse.heard(Instant::now());
+                    return Ok(());
+                }
+                None => return alive(&self.pulse),
+            }
+        }
+        self.more = true;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> bool {
+        self.output.finish()
+    }
+}

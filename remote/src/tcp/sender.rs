@@ -1,0 +1,94 @@
+//! The publisher's end.
+
+use std::net::TcpStream;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags};
+
+use super::channel::Channel;
+use super::input::Input;
+use super::output::Output;
+use crate::LinkError;
+use crate::limits::{DEAD, MAX_IN_A_ROW};
+use crate::link::{FromSubscriber, Payload, PollFds, Sender};
+use crate::pulse::Pulse;
+
+/// Sends frames over a TCP connection.
+#[derive(Debug)]
+pub struct TcpSender {
+    channel: Channel,
+    output: Output,
+    input: Input,
+    pulse: Pulse,
+    /// Whether more may be here than was asked for.
+    more: bool,
+}
+
+impl TcpSender {
+    /// The publisher's end of a connection.
+    ///
+    /// # Errors
+    /// If the system does not let it be set up.
+    pub fn new(stream: TcpStream) -> Result<Self, LinkError> {
+        let channel = Channel::new(stream)?;
+        let (output, input) = (Output::new(), Input::new());
+        Ok(Self { channel, output, input, pulse: Pulse::new(Instant::now()), more: false })
+    }
+}
+
+impl Sender for TcpSender {
+    fn poll_fds(&self) -> PollFds<'_> {
+        [poll_fd(&self.channel, &self.output, true)].into_iter().collect()
+    }
+
+    fn next_look(&self) -> Instant {
+        if self.more { Instant::now() } else { self.pulse.next_look() }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.output.is_busy()
+    }
+
+    fn send_packet(&mut self, packet: &[u8]) {
+        self.output.push_packet(packet);
+    }
+
+    fn send_frame(&mut self, frame: u64, packet: &[u8], payload: Payload) {
+        self.output.push_frame(frame, packet, payload);
+    }
+
+    fn flush(&mut self, done: &mut Vec<u64>) -> Result<(), LinkError> {
+        self.output.flush(&mut self.channel, &mut self.pulse, done)
+    }
+
+    fn receive(&mut self, events: &mut Vec<FromSubscriber>) -> Result<(), LinkError> {
+        self.more = false;
+        for _ in 0..MAX_IN_A_ROW {
+            match self.input.packet(&mut self.channel, &mut self.pulse)? {
+                Some(packet) => events.push(FromSubscriber::Packet(packet.to_vec())),
+                None => return alive(&self.pulse),
+            }
+        }
+        self.more = true;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> bool {
+        self.output.finish()
+    }
+}
+
+pub(super) fn poll_fd<'a>(channel: &'a Channel, output: &Output, read: bool) -> PollFd<'a> {
+    let mut flags = PollFlags::empty();
+    flags.set(PollFlags::POLLIN, read);
+    flags.set(PollFlags::POLLOUT, !output.is_empty());
+    PollFd::new(channel.fd(), flags)
+}
+
+/// Whether the peer may be taken for alive when all that is here was read.
+pub(super) fn alive(pulse: &Pulse) -> Result<(), LinkError> {
+    match pulse.is_dead(Instant::now()) {
+        true => Err(LinkError::Silent(DEAD.as_secs())),
+        false => Ok(()),
+    }
+}

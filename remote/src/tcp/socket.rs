@@ -1,0 +1,132 @@
+//! Connections: made, or waited for.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::limits::CONNECT;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The name means nothing.
+    #[error("{host}: {error}")]
+    Name {
+        /// The name.
+        host: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another host would see everything, and that was not allowed.
+    #[error(
+        "{0} is another host, and the connection would be in clear text: say insecure (--insecure) on a network \
+         that you trust"
+    )]
+    ClearText(IpAddr),
+    /// Nobody is there, or the network is not.
+    #[error("{address}: {error}")]
+    Connect {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// Nobody can listen there.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// The addresses of a host, those of this host only unless `insecure`. This may wait for a name server.
+fn addresses(host: &str, port: u16, insecure: bool) -> Result<Vec<SocketAddr>, ConnectError> {
+    let name = |error| ConnectError::Name { host: host.to_owned(), error };
+    let all: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(name)?.collect();
+    let near = |address: &&SocketAddr| insecure || address.ip().to_canonical().is_loopback();
+    let usable: Vec<SocketAddr> = all.iter().filter(near).copied().collect();
+    match (usable.is_empty(), all.first()) {
+        (true, Some(first)) => Err(ConnectError::ClearText(first.ip())),
+        (true, None) => Err(name(io::Error::other("the name has no address"))),
+        _ => Ok(usable),
+    }
+}
+
+/// Connects to `host`; may take up to [`CONNECT`] for each of its addresses.
+///
+/// # Errors
+/// [`ConnectError`]. Without `insecure` it connects to this host only.
+pub fn connect(host: &str, port: u16, insecure: bool) -> Result<TcpStream, ConnectError> {
+    let mut failed = None;
+    for address in addresses(host, port, insecure)? {
+        match TcpStream::connect_timeout(&address, CONNECT) {
+            // A connection to an unused port of one's own can meet itself.
+            Ok(stream) if stream.local_addr().ok() == stream.peer_addr().ok() => {}
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = Some(ConnectError::Connect { address, error }),
+        }
+    }
+    let itself =
+        || ConnectError::Name { host: host.to_owned(), error: io::ErrorKind::ConnectionRefused.into() };
+    Err(failed.unwrap_or_else(itself))
+}
+
+/// Waits for connections.
+#[derive(Debug)]
+pub struct TcpListener {
+    listener: std::net::TcpListener,
+}
+
+impl TcpListener {
+    /// Listens on the first address of `host` that can be had.
+    ///
+    /// # Errors
+    /// [`ConnectError`]. Without `insecure` it listens for this host only.
+    pub fn bind(host: &str, port: u16, insecure: bool) -> Result<Self, ConnectError> {
+        let mut failed = None;
+        for address in addresses(host, port, insecure)? {
+            let bound = std::net::TcpListener::bind(address)
+                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+            match bound {
+                Ok(listener) => return Ok(Self { listener }),
+                Err(error) => failed = Some(ConnectError::Listen { address, error }),
+            }
+        }
+        let none = || ConnectError::Name { host: host.to_owned(), error: io::ErrorKind::NotFound.into() };
+        Err(failed.unwrap_or_else(none))
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Takes a connection that waits; `None` if none does.
+    ///
+    /// # Errors
+    /// If the system cannot give it, for want of a descriptor, say.
+    pub fn accept(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        loop {
+            match self.listener.accept() {
+                Ok(accepted) => return Ok(Some(accepted)),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(None),
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+}
+
+impl AsFd for TcpListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}

@@ -1,0 +1,89 @@
+//! The subscriber's way to a publisher on another host: a local socket, with a bridge behind it.
+
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pagecast_ipc::socket::{Mode, Seqpacket, Uri};
+use pagecast_remote::tcp::{ConnectError, TcpListener, TcpReceiver, connect};
+
+use super::RemoteOptions;
+use super::ingress::Ingress;
+use crate::pool::{Pool, PoolOptions};
+
+/// Why a bridge ended, or was not built; nothing while it stands.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cause(Arc<Mutex<Option<String>>>);
+
+impl Cause {
+    fn set(&self, text: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
+    }
+
+    pub(crate) fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// How a publisher on another host is reached.
+#[derive(Debug)]
+pub(crate) struct Way {
+    host: String,
+    port: u16,
+    listener: Option<TcpListener>,
+    options: RemoteOptions,
+    pool: PoolOptions,
+}
+
+impl Way {
+    /// The way to `uri`. Where it says so, this end listens from now on.
+    pub(crate) fn new(uri: &Uri, options: &RemoteOptions, pool: PoolOptions) -> Result<Self, ConnectError> {
+        let (host, port) = uri.host().unwrap_or_default();
+        let listen = uri.mode == Some(Mode::Listen);
+        let listener = listen.then(|| TcpListener::bind(host, port, options.insecure)).transpose()?;
+        Ok(Self { host: host.to_owned(), port, listener, options: options.clone(), pool })
+    }
+
+    /// A socket with a bridge behind it, which connects by itself; `None` if this end listens and nobody came.
+    pub(crate) fn reach(&self) -> std::io::Result<Option<(Seqpacket, Cause)>> {
+        let stream = match &self.listener {
+            None => None,
+            Some(listener) => match listener.accept()? {
+                Some((stream, peer)) if self.options.networks.admits(peer.ip()) => Some(stream),
+                Some((_, peer)) => {
+                    tracing::warn!(%peer, "not in the networks from which somebody may come");
+                    return Ok(None);
+                }
+                None => return Ok(None),
+            },
+        };
+        let (subscribers, local) = Seqpacket::pair().map_err(std::io::Error::other)?;
+        let cause = Cause::default();
+        let (host, port, insecure) = (self.host.clone(), self.port, self.options.insecure);
+        let (pool, told) = (self.pool.clone(), cause.clone());
+        let bridge = move || {
+            let stream = match stream {
+                Some(stream) => Ok(stream),
+                None => connect(&host, port, insecure),
+            };
+            // The cause is there before the socket closes.
+            match stream {
+                Ok(stream) => run(stream, local, pool, &told),
+                Err(error) => told.set(error.to_string()),
+            }
+        };
+        std::thread::Builder::new().name("pagecast-remote".to_owned()).spawn(bridge)?;
+        Ok(Some((subscribers, cause)))
+    }
+}
+
+fn run(stream: TcpStream, local: Seqpacket, pool: PoolOptions, cause: &Cause) {
+    let link = match TcpReceiver::new(stream) {
+        Ok(link) => link,
+        Err(error) => return cause.set(error.to_string()),
+    };
+    // A pool for each life: what the subscriber still holds of an earlier one is never written again.
+    let mut bridge = Ingress::new(Box::new(link), local, Pool::new(pool));
+    if let Err(error) = bridge.run() {
+        cause.set(error.to_string());
+    }
+}

@@ -1,0 +1,331 @@
+//! The publisher's bridge: a subscriber of its own process that passes everything on.
+//!
+//! It holds few frames, each only until its last byte has left. What the remote subscriber holds is counted by a
+//! window of its own; while that is closed nothing is read from the publisher, whose policy then decides.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::Weak;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pagecast_ipc::socket::{ReceiveError, Seqpacket};
+use pagecast_ipc::wire::limits::{MAX_PACKET, MAX_RETURNS};
+use pagecast_ipc::wire::{
+    FaceSet, Frame, Hello, PacketBuilder, Packets, Record, RefusalCode, ToPublisher, ToSubscriber, WireError,
+    Writer,
+};
+use pagecast_remote::limits::LINGER;
+use pagecast_remote::window::Window;
+use pagecast_remote::{FromSubscriber, LinkError, Part, Payload, PeerFault, Sender};
+
+use super::Origin;
+use super::outlet::{Outlet, RETRY, receive};
+use crate::publisher::Shared;
+
+/// Requests that wait to be passed to the publisher; more are dropped.
+const MAX_REQUESTS: usize = 64;
+
+/// What came from the publisher and waits for the window.
+#[expect(clippy::large_enum_variant, reason = "most are frames; a box would be an allocation each")]
+enum Item {
+    Frame(Frame),
+    Packet(Vec<u8>),
+}
+
+pub(super) struct Egress {
+    link: Box<dyn Sender>,
+    local: Seqpacket,
+    shared: Weak<Shared>,
+    window: Window,
+    epoch: u32,
+    /// The subscriber's number, once it is let in.
+    number: Option<u64>,
+    backlog: VecDeque<Item>,
+    outlet: Outlet,
+    returns: Vec<u64>,
+    /// Whether the publisher has ended its side.
+    hung_up: bool,
+    /// Whether everything was read that it had said before.
+    ended: bool,
+    bytes: Vec<u8>,
+}
+
+/// The hello that a link's first packet must hold, alone.
+///
+/// # Errors
+/// [`PeerFault`].
+pub(super) fn hello(packet: &[u8]) -> Result<Hello, PeerFault> {
+    let mut packets = Packets::open(packet)?;
+    let first = packets.next_record()?.ok_or(PeerFault::OutOfPlace("an empty packet"))?;
+    match (ToPublisher::decode(first)?, packets.next_record()?) {
+        (ToPublisher::Hello(hello), None) => Ok(hello),
+        _ => Err(PeerFault::OutOfPlace("something else than a hello")),
+    }
+}
+
+impl Egress {
+    /// A bridge for a subscriber that said `hello`; the publisher adopts its other end.
+    pub(super) fn new(
+        link: Box<dyn Sender>,
+        mut hello: Hello,
+        shared: &std::sync::Arc<Shared>,
+        origin: Origin,
+    ) -> Option<Self> {
+        let (local, publishers) = Seqpacket::pair().ok()?;
+        let window = Window::new(hello.credits);
+        hello.credits = Some(window.frames());
+        hello.faces = FaceSet::MEMORY;
+        let mut outlet = Outlet::default();
+        outlet.push(packet(0, &ToPublisher::Hello(hello)));
+        shared.adopt(publishers, origin);
+        Some(Self {
+            link,
+            local,
+            shared: std::sync::Arc::downgrade(shared),
+            window,
+            epoch: 0,
+            number: None,
+            backlog: VecDeque::new(),
+            outlet,
+            returns: Vec::new(),
+            hung_up: false,
+            ended: false,
+            bytes: vec![0; MAX_PACKET],
+        })
+    }
+
+    /// Runs until one of the two sides ends.
+    pub(super) fn run(mut self) -> Result<(), LinkError> {
+        loop {
+            if let Err(error) = self.step() {
+                if let LinkError::Peer(fault) = &error {
+                    self.cut_off(fault);
+                }
+                return Err(error);
+            }
+            if self.ended {
+                self.say_good_bye();
+                return Ok(());
+            }
+            self.wait();
+        }
+    }
+
+    fn step(&mut self) -> Result<(), LinkError> {
+        let mut said = Vec::new();
+        let received = self.link.receive(&mut said);
+        for FromSubscriber::Packet(packet) in said {
+            self.take_upstream(&packet)?;
+        }
+        received?;
+        loop {
+            self.pass_on();
+            self.link.flush(&mut self.returns)?;
+            self.give_back();
+            self.hung_up |= !self.outlet.flush(&self.local);
+            if !self.wants_more() || !self.take_local()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the publisher may say more.
+    fn wants_more(&self) -> bool {
+        !self.ended && (self.hung_up || (self.backlog.is_empty() && !self.link.is_busy()))
+    }
+
+    fn wait(&mut self) {
+        let now = Instant::now();
+        let mut until = self.link.next_look();
+        if !self.outlet.is_empty() {
+            until = until.min(now + RETRY);
+        }
+        let listen = if self.wants_more() { PollFlags::POLLIN } else { PollFlags::empty() };
+        let mut fds = self.link.poll_fds().into_iter().collect::<Vec<_>>();
+        fds.push(PollFd::new(self.local.as_fd(), listen));
+        let left = until.saturating_duration_since(now).as_micros().div_ceil(1000).min(1000);
+        let _ = poll(&mut fds, PollTimeout::from(left as u16));
+        let ended = PollFlags::POLLHUP | PollFlags::POLLERR;
+        let local = fds.last().and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+        self.hung_up |= local.intersects(ended);
+    }
+
+    /// Reads one packet of the publisher; `false` if there is none now.
+    fn take_local(&mut self) -> Result<bool, LinkError> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let received = receive(&self.local, &mut bytes);
+        let taken = match received {
+            Ok(length) => self.take_packet(&bytes[..length]).map(|()| true),
+            Err(ReceiveError::Empty) => Ok(false),
+            Err(_) => {
+                self.ended = true;
+                Ok(false)
+            }
+        };
+        self.bytes = bytes;
+        Ok(taken?)
+    }
+
+    /// Cuts a packet into frames and what stands between them.
+    fn take_packet(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        let mut packets = Packets::open(bytes)?;
+        self.epoch = packets.epoch();
+        let mut between = PacketBuilder::default();
+        while let Some(record) = packets.next_record()? {
+            match ToSubscriber::decode(record)? {
+                ToSubscriber::Frame(frame) => {
+                    self.keep(&mut between);
+                    // What the publisher has taken back cannot be sent.
+                    if !self.hung_up {
+                        self.backlog.push_back(Item::Frame(frame));
+                    }
+                }
+                ToSubscriber::Welcome(mut welcome) => {
+                    self.number = Some(welcome.subscriber);
+                    if welcome.credits > 0 {
+                        welcome.credits = self.window.frames();
+                    }
+                    between.push(&encoded(&ToSubscriber::Welcome(welcome)));
+                }
+                // Buffers are found in this process, and the other end has its own.
+                ToSubscriber::Announce(_) | ToSubscriber::Retire(_) => {}
+                _ => between.push(&raw(record)),
+            }
+        }
+        self.keep(&mut between);
+        Ok(())
+    }
+
+    fn keep(&mut self, between: &mut PacketBuilder) {
+        if !between.is_empty() {
+            self.backlog.push_back(Item::Packet(between.bytes(self.epoch)));
+            between.clear();
+        }
+    }
+
+    /// Gives the link what waits, as far as it and the window take it.
+    fn pass_on(&mut self) {
+        if self.hung_up {
+            self.backlog.retain(|item| matches!(item, Item::Packet(_)));
+        }
+        while let Some(item) = self.backlog.front() {
+            let takes = match item {
+                Item::Frame(frame) => self.window.has_room(frame.size()) && !self.link.is_busy(),
+                Item::Packet(_) => self.ended || !self.link.is_busy(),
+            };
+            if !takes {
+                return;
+            }
+            match self.backlog.pop_front() {
+                Some(Item::Packet(packet)) => self.link.send_packet(&packet),
+                Some(Item::Frame(frame)) => self.send_frame(frame),
+                None => return,
+            }
+        }
+    }
+
+    fn send_frame(&mut self, mut frame: Frame) {
+        let Some(published) = self.shared.upgrade().and_then(|shared| shared.published(frame.id)) else {
+            return; // taken back: the end of the link is on its way
+        };
+        let segments = published.frame.segments().iter();
+        let parts = segments.filter_map(|s| Part::new(s.buffer.clone(), s.offset, s.length)).collect();
+        // Where the bytes lie here is nobody's business there.
+        for segment in &mut frame.segments {
+            (segment.buffer, segment.offset) = (0, 0);
+        }
+        self.window.sent(frame.id, frame.size());
+        let (id, message) = (frame.id, ToSubscriber::Frame(frame));
+        let mut packet = PacketBuilder::default();
+        packet.push(&encoded(&message));
+        self.link.send_frame(id, &packet.bytes(self.epoch), Payload { parts, hold: Box::new(published) });
+    }
+
+    /// Frames that have left are the publisher's again.
+    fn give_back(&mut self) {
+        for some in self.returns.chunks(MAX_RETURNS) {
+            self.outlet.push(packet(self.epoch, &ToPublisher::Return(some.to_vec())));
+        }
+        self.returns.clear();
+    }
+
+    fn take_upstream(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        let mut packets = Packets::open(bytes)?;
+        if packets.epoch() != self.epoch {
+            return Ok(()); // of an older life
+        }
+        while let Some(record) = packets.next_record()? {
+            match ToPublisher::decode(record)? {
+                ToPublisher::Return(frames) => {
+                    frames.into_iter().try_for_each(|frame| self.window.returned(frame))?;
+                }
+                ToPublisher::Hello(_) => return Err(PeerFault::OutOfPlace("a second hello").into()),
+                ToPublisher::Seen(_) => return Err(PeerFault::OutOfPlace("a buffer on a remote link").into()),
+                // Who asks faster than it is answered is not read for that.
+                message if self.outlet.len() < MAX_REQUESTS => {
+                    self.outlet.push(packet(self.epoch, &message));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The other end broke the protocol: the publisher is told, and so is it.
+    fn cut_off(&mut self, fault: &PeerFault) {
+        let text = fault.to_string();
+        let refused = ToSubscriber::Refused(RefusalCode::Fault, text.clone());
+        let mut builder = PacketBuilder::default();
+        builder.push(&encoded(&refused));
+        self.link.send_packet(&builder.bytes(self.epoch));
+        if let (Some(shared), Some(number)) = (self.shared.upgrade(), self.number) {
+            shared.cut_off(number, text);
+        }
+        self.say_good_bye();
+    }
+
+    /// Sees to it, for a limited time, that what was sent arrives: a connection that is closed while the other
+    /// end still speaks loses what is under way.
+    fn say_good_bye(&mut self) {
+        self.pass_on();
+        let deadline = Instant::now() + LINGER;
+        loop {
+            self.link.finish();
+            let mut ignored = Vec::new();
+            if self.link.flush(&mut self.returns).is_err() || self.link.receive(&mut ignored).is_err() {
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let mut fds = self.link.poll_fds().into_iter().collect::<Vec<_>>();
+            let _ = poll(&mut fds, PollTimeout::from(left.as_millis() as u16));
+        }
+    }
+}
+
+fn encoded(message: &ToSubscriber) -> Vec<u8> {
+    let mut record = Vec::with_capacity(256);
+    message.encode(&mut record);
+    record
+}
+
+/// A packet of one message.
+pub(super) fn packet(epoch: u32, message: &ToPublisher) -> Vec<u8> {
+    let mut record = Vec::with_capacity(64);
+    message.encode(&mut record);
+    let mut packet = PacketBuilder::default();
+    packet.push(&record);
+    packet.bytes(epoch)
+}
+
+/// A record as it came.
+fn raw(record: Record<'_>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(8 + record.body.len());
+    bytes.put_u16(record.kind);
+    bytes.put_u16(0);
+    bytes.put_blob(record.body);
+    bytes
+}

@@ -1,0 +1,233 @@
+//! The subscriber's bridge: a publisher in its own process, whose frames come from another host.
+//!
+//! Each frame is read into a buffer of the bridge's own pool, which the subscriber maps once, read-only. It exists
+//! for the subscriber only when its last byte has arrived.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pagecast_allocators::Buffer;
+use pagecast_ipc::socket::{ReceiveError, Seqpacket};
+use pagecast_ipc::wire::limits::MAX_PACKET;
+use pagecast_ipc::wire::{Announce, Face, Frame, PacketBuilder, Packets, ToPublisher, ToSubscriber};
+use pagecast_remote::limits::LINGER;
+use pagecast_remote::{FromPublisher, LinkError, Pages, Part, PeerFault, Receiver, Room};
+
+use super::egress::packet;
+use super::outlet::{Outlet, RETRY, receive};
+use crate::pool::{Pool, PoolError};
+
+/// Room in a pool.
+struct FromPool(Pool);
+
+impl Pages for FromPool {
+    fn take(&mut self, size: usize) -> Result<Option<Room>, LinkError> {
+        match self.0.acquire(size.max(1)) {
+            Ok(lease) => {
+                let part = Part::new(lease.buffer().clone(), 0, size);
+                Ok(part.map(|part| Room { part, hold: Box::new(lease) }))
+            }
+            Err(PoolError::Exhausted { .. }) => Ok(None),
+            Err(error) => Err(LinkError::NoPages(error.to_string())),
+        }
+    }
+}
+
+pub(super) struct Ingress {
+    link: Box<dyn Receiver>,
+    local: Seqpacket,
+    pages: FromPool,
+    outlet: Outlet,
+    /// Frames that the subscriber has not returned, with their pages.
+    held: HashMap<u64, Option<Room>>,
+    /// Buffers that the subscriber knows.
+    known: HashMap<u64, Weak<Buffer>>,
+    /// Records for one packet to the subscriber.
+    batch: PacketBuilder,
+    epoch: u32,
+    /// Whether the subscriber has said good-bye, or is gone.
+    left: bool,
+    bytes: Vec<u8>,
+}
+
+impl Ingress {
+    /// A bridge between a link and the socket that a subscriber has the other end of.
+    pub(super) fn new(link: Box<dyn Receiver>, local: Seqpacket, pool: Pool) -> Self {
+        Self {
+            link,
+            local,
+            pages: FromPool(pool),
+            outlet: Outlet::default(),
+            held: HashMap::new(),
+            known: HashMap::new(),
+            batch: PacketBuilder::default(),
+            epoch: 0,
+            left: false,
+            bytes: vec![0; MAX_PACKET],
+        }
+    }
+
+    /// Runs until one of the two sides ends; the subscriber's end is no error.
+    pub(super) fn run(&mut self) -> Result<(), LinkError> {
+        loop {
+            self.step()?;
+            if self.left {
+                self.say_good_bye();
+                return Ok(());
+            }
+            self.wait();
+        }
+    }
+
+    fn step(&mut self) -> Result<(), LinkError> {
+        while !self.left && !self.link.is_busy() && self.take_local()? {}
+        let mut events = Vec::new();
+        // Who does not take in what is here gets no more.
+        let received = match self.outlet.is_empty() {
+            true => self.link.receive(&mut self.pages, &mut events),
+            false => Ok(()),
+        };
+        for event in events {
+            match event {
+                FromPublisher::Packet(packet) => self.pass_on(packet),
+                FromPublisher::Frame { epoch, frame, room } => self.deliver(epoch, frame, room)?,
+            }
+        }
+        self.end_batch();
+        let here = self.outlet.flush(&self.local);
+        received?;
+        // What it has said before it went is still read.
+        if !here {
+            while !self.left && self.take_local()? {}
+        }
+        self.link.flush()
+    }
+
+    fn wait(&self) {
+        let now = Instant::now();
+        let mut until = self.link.next_look();
+        let blocked = !self.outlet.is_empty();
+        if blocked {
+            until = until.min(now + RETRY);
+        }
+        let listen = if self.link.is_busy() { PollFlags::empty() } else { PollFlags::POLLIN };
+        let mut fds = vec![PollFd::new(self.local.as_fd(), listen)];
+        if !blocked {
+            fds.extend(self.link.poll_fds());
+        }
+        let left = until.saturating_duration_since(now).as_micros().div_ceil(1000).min(1000);
+        let _ = poll(&mut fds, PollTimeout::from(left as u16));
+    }
+
+    /// Records for the subscriber, as they came.
+    fn pass_on(&mut self, packet: Vec<u8>) {
+        self.end_batch();
+        self.epoch = Packets::open(&packet).map_or(self.epoch, |packets| packets.epoch());
+        self.outlet.push(packet);
+    }
+
+    /// A whole frame: its pages are announced if they are new.
+    fn deliver(&mut self, epoch: u32, mut frame: Frame, room: Option<Room>) -> Result<(), LinkError> {
+        self.epoch = epoch;
+        let id = frame.id;
+        if let Some(room) = &room {
+            let buffer = room.part.buffer();
+            self.announce(buffer);
+            let mut offset = room.part.offset() as u64;
+            for segment in &mut frame.segments {
+                (segment.buffer, segment.offset) = (buffer.id().get(), offset);
+                offset += segment.length;
+            }
+        }
+        if self.held.insert(id, room).is_some() {
+            return Err(PeerFault::OutOfPlace("a frame sent twice").into());
+        }
+        self.push(&ToSubscriber::Frame(frame));
+        Ok(())
+    }
+
+    fn announce(&mut self, buffer: &Arc<Buffer>) {
+        let id = buffer.id().get();
+        if self.known.contains_key(&id) {
+            return;
+        }
+        let gone: Vec<u64> =
+            self.known.iter().filter(|(_, b)| b.strong_count() == 0).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.known.remove(&id);
+            self.push(&ToSubscriber::Retire(id));
+        }
+        self.end_batch();
+        self.known.insert(id, Arc::downgrade(buffer));
+        let size = buffer.size() as u64;
+        let announce = ToSubscriber::Announce(Announce { buffer: id, size, face: Face::Memory });
+        self.push(&announce);
+        let bytes = self.batch.bytes(self.epoch);
+        self.batch.clear();
+        self.outlet.push_announce(bytes, buffer.clone());
+    }
+
+    fn push(&mut self, message: &ToSubscriber) {
+        let mut record = Vec::with_capacity(256);
+        message.encode(&mut record);
+        if !self.batch.fits(record.len()) {
+            self.end_batch();
+        }
+        self.batch.push(&record);
+    }
+
+    fn end_batch(&mut self) {
+        if !self.batch.is_empty() {
+            self.outlet.push(self.batch.bytes(self.epoch));
+            self.batch.clear();
+        }
+    }
+
+    /// Passes on one packet of the subscriber; `false` if there is none now.
+    fn take_local(&mut self) -> Result<bool, LinkError> {
+        let length = match receive(&self.local, &mut self.bytes) {
+            Ok(length) => length,
+            Err(ReceiveError::Empty) => return Ok(false),
+            Err(_) => {
+                self.left = true;
+                return Ok(false);
+            }
+        };
+        let mut packets = Packets::open(&self.bytes[..length])?;
+        let epoch = packets.epoch();
+        while let Some(record) = packets.next_record()? {
+            let message = match ToPublisher::decode(record)? {
+                ToPublisher::Seen(buffers) => {
+                    self.outlet.saw(buffers);
+                    continue;
+                }
+                ToPublisher::Return(mut frames) => {
+                    // Their pages are free before the publisher knows.
+                    frames.retain(|frame| self.held.remove(frame).is_some());
+                    ToPublisher::Return(frames)
+                }
+                ToPublisher::Bye => {
+                    self.left = true;
+                    ToPublisher::Bye
+                }
+                message => message,
+            };
+            self.link.send_packet(&packet(epoch, &message));
+        }
+        Ok(true)
+    }
+
+    /// Sees to it, for a limited time, that what was said arrives.
+    fn say_good_bye(&mut self) {
+        let deadline = Instant::now() + LINGER;
+        while !self.link.finish() && self.link.flush().is_ok() && Instant::now() < deadline {
+            // It is not read any more: only what is sent counts.
+            let mut fds = self.link.poll_fds().into_iter().collect::<Vec<_>>();
+            fds.iter_mut().for_each(|fd| fd.set_events(PollFlags::POLLOUT));
+            let _ = poll(&mut fds, PollTimeout::from(20_u8));
+        }
+    }
+}

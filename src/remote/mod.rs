@@ -1,0 +1,38 @@
+//! Subscribers on other hosts.
+//!
+//! A remote link is a pair of bridges, one in each process. Towards its own process each is the other end of an
+//! ordinary local link, over a socket pair: the publisher's bridge ([`egress`]) is one more subscriber, the
+//! subscriber's ([`ingress`]) a publisher with pages of its own. So policies, budgets, stickies, late joiners
+//! and reconnecting are what they are on one host, and are written once.
+
+mod dial;
+mod egress;
+mod hub;
+mod ingress;
+mod outlet;
+
+use pagecast_remote::AllowList;
+
+pub use pagecast_remote::tcp::ConnectError;
+pub use pagecast_remote::{LinkError, Network};
+
+pub(crate) use dial::{Cause, Way};
+pub(crate) use hub::{Ends, Hub};
+
+/// What holds for links to other hosts.
+#[derive(Clone, Debug, Default)]
+pub struct RemoteOptions {
+    /// Who may come where this end listens; by default only processes of this host.
+    pub networks: AllowList,
+    /// Whether links to other hosts may be in clear text.
+    pub insecure: bool,
+}
+
+/// How a link came to a publisher that did not accept it itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// What carries it: `tcp`.
+    pub(crate) transport: &'static str,
+    /// The address of the other end.
+    pub(crate) peer: String,
+}
