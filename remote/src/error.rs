@@ -49,6 +49,14 @@ pub enum LinkError {
     /// The peer closed it.
     #[error("the other end closed the connection")]
     Closed,
+    /// The peer closed it, or is gone, in the middle of a frame, which is dropped.
+    #[error("the connection ended in mid-frame, after {filled} of {size} bytes")]
+    MidFrame {
+        /// Bytes that had come.
+        filled: usize,
+        /// Bytes of the frame.
+        size: usize,
+    },
     /// Nothing was heard of the peer, not even a heartbeat.
     #[error("nothing was heard of the other end for {0} seconds")]
     Silent(u64),

@@ -12,14 +12,22 @@ use crate::pool::{Pool, PoolOptions};
 
 /// Why a bridge ended, or was not built; nothing while it stands.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cause(Arc<Mutex<Option<String>>>);
+pub(crate) struct Cause(Arc<Mutex<Option<Ended>>>);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) text: String,
+    /// Whether it would be the same the next time.
+    pub(crate) for_good: bool,
+}
 
 impl Cause {
-    fn set(&self, text: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
+    fn set(&self, text: String, for_good: bool) {
+        let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.get_or_insert(Ended { text, for_good });
     }
 
-    pub(crate) fn get(&self) -> Option<String> {
+    pub(crate) fn get(&self) -> Option<Ended> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -68,7 +76,7 @@ impl Way {
             // The cause is there before the socket closes.
             match stream {
                 Ok(stream) => run(stream, local, pool, &told),
-                Err(error) => told.set(error.to_string()),
+                Err(error) => told.set(error.to_string(), matches!(error, ConnectError::ClearText(_))),
             }
         };
         std::thread::Builder::new().name("pagecast-remote".to_owned()).spawn(bridge)?;
@@ -79,11 +87,11 @@ impl Way {
 fn run(stream: TcpStream, local: Seqpacket, pool: PoolOptions, cause: &Cause) {
     let link = match TcpReceiver::new(stream) {
         Ok(link) => link,
-        Err(error) => return cause.set(error.to_string()),
+        Err(error) => return cause.set(error.to_string(), false),
     };
     // A pool for each life: what the subscriber still holds of an earlier one is never written again.
     let mut bridge = Ingress::new(Box::new(link), local, Pool::new(pool));
     if let Err(error) = bridge.run() {
-        cause.set(error.to_string());
+        cause.set(error.to_string(), false);
     }
 }

@@ -11,10 +11,9 @@ mod hub;
 mod ingress;
 mod outlet;
 
-use pagecast_remote::AllowList;
-
+pub use pagecast_remote::network::NotANetwork;
 pub use pagecast_remote::tcp::ConnectError;
-pub use pagecast_remote::{LinkError, Network};
+pub use pagecast_remote::{AllowList, Network};
 
 pub(crate) use dial::{Cause, Way};
 pub(crate) use hub::{Ends, Hub};

@@ -83,8 +83,8 @@ impl Dialer {
     /// The end of a link, in the words of the bridge that knows more.
     pub(super) fn explained(&self, error: RecvError) -> RecvError {
         match (error, self.cause.get()) {
-            (RecvError::Closed | RecvError::Socket(_), Some(reason)) => {
-                RecvError::Remote { uri: self.text.clone(), reason }
+            (RecvError::Closed | RecvError::Socket(_), Some(ended)) => {
+                RecvError::Remote { uri: self.text.clone(), reason: ended.text }
             }
             (error, _) => error,
         }
@@ -134,12 +134,13 @@ impl Dialer {
                     Ok(None) if !overdue => Ok(None),
                     other => {
                         let other = other.map_err(|error| self.explained(error));
+                        let for_good = self.cause.get().is_some_and(|ended| ended.for_good);
                         self.try_later();
                         match other {
                             Ok(_) if self.reconnect => Ok(None),
                             Ok(_) => Err(RecvError::NoAnswer { seconds: ANSWER.as_secs() }),
                             // A publisher that ends while we come may come again.
-                            Err(error) if self.reconnect && is_departure(&error) => Ok(None),
+                            Err(error) if self.reconnect && !for_good && is_departure(&error) => Ok(None),
                             Err(error) => Err(error),
                         }
                     }

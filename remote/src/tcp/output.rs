@@ -20,6 +20,7 @@ use crate::pulse::Pulse;
 const COALESCED: usize = 4096;
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most are frames; a box would be an allocation each")]
 enum Chunk {
     Bytes(Vec<u8>),
     /// The bytes of a frame.

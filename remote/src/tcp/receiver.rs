@@ -85,7 +85,12 @@ impl TcpReceiver {
                 return Ok(None);
             };
             let (channel, pulse) = (&mut self.channel, &mut self.pulse);
-            coming.filled = self.input.fill(channel, pulse, &room.part, coming.filled)?;
+            let filled = coming.filled;
+            coming.filled =
+                self.input.fill(channel, pulse, &room.part, filled).map_err(|error| match error {
+                    LinkError::Closed | LinkError::Io(_) => LinkError::MidFrame { filled, size },
+                    other => other,
+                })?;
             if coming.filled < size {
                 return Ok(None);
             }

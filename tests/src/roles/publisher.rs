@@ -19,7 +19,7 @@ pub(super) fn run(uri: &str, options: &Options) {
     };
     publisher.set_pool(&pool);
     publisher.set_caps("application/x-test").expect("caps");
-    say("ready");
+    say(&format!("ready {}", publisher.info().uri));
     if let Some(interval) = options.get("every_us") {
         return publish_for_ever(&publisher, &pool, size, Duration::from_micros(interval));
     }

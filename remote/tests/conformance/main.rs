@@ -1,0 +1,56 @@
+//! What every kind of remote link must do, whatever carries it.
+
+mod cases;
+mod support;
+
+use std::net::{TcpListener, TcpStream};
+
+use pagecast_remote::tcp::{TcpReceiver, TcpSender};
+use pagecast_remote::{Receiver, Sender, memory};
+
+type Ends = (Box<dyn Sender>, Box<dyn Receiver>);
+
+fn in_process() -> Ends {
+    let (sender, receiver) = memory::pair().expect("a pair");
+    (Box::new(sender), Box::new(receiver))
+}
+
+fn tcp() -> Ends {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let near = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
+    let (far, _) = listener.accept().expect("a connection");
+    (Box::new(TcpSender::new(far).expect("an end")), Box::new(TcpReceiver::new(near).expect("an end")))
+}
+
+/// Every case for one kind of link.
+macro_rules! conformance {
+    ($kind:ident: $($case:ident),* $(,)?) => {
+        mod $kind {
+            $(#[test]
+            fn $case() {
+                crate::cases::$case(crate::$kind());
+            })*
+        }
+    };
+}
+
+macro_rules! every_case {
+    ($($kind:ident),*) => {
+        $(conformance!($kind:
+            packets_arrive_in_order_both_ways,
+            frames_arrive_whole_and_in_order_with_packets,
+            a_frame_of_many_segments_is_one_after_another,
+            frames_without_bytes_arrive,
+            a_large_frame_arrives_whole,
+            many_small_frames_arrive,
+            pages_are_given_back_when_a_frame_has_left_and_not_before,
+            without_pages_a_frame_waits_and_then_arrives,
+            pages_that_cannot_be_had_end_the_link,
+            what_was_sent_before_the_end_arrives,
+            the_end_of_the_subscriber_is_seen,
+            an_idle_link_stays,
+        );)*
+    };
+}
+
+every_case!(in_process, tcp);
