@@ -1,6 +1,6 @@
 //! Devices: finding, opening, asking.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,6 +19,8 @@ use crate::{DeviceError, Gid, LoadError, PortAttributes};
 #[derive(Clone)]
 pub struct Verbs {
     table: Table,
+    /// Which world of fake devices; the library has none.
+    world: c_int,
 }
 
 impl fmt::Debug for Verbs {
@@ -31,14 +33,14 @@ impl Verbs {
     /// The library: loaded now, or linked with the feature `rdma-sys`.
     pub fn open() -> Result<Self, LoadError> {
         #[cfg(feature = "rdma-sys")]
-        return Ok(Self { table: Table::linked()? });
+        return Ok(Self { table: Table::linked()?, world: 0 });
         #[cfg(not(feature = "rdma-sys"))]
         Self::load()
     }
 
     /// The library, loaded now.
     pub fn load() -> Result<Self, LoadError> {
-        Ok(Self { table: Table::load(LIBRARY)? })
+        Ok(Self { table: Table::load(LIBRARY)?, world: 0 })
     }
 
     /// For tests of what is said when it cannot be loaded.
@@ -46,7 +48,12 @@ impl Verbs {
     /// # Safety
     /// `library` must not exist, lack libibverbs' functions, or be libibverbs.
     pub unsafe fn load_from(library: &str) -> Result<Self, LoadError> {
-        Ok(Self { table: Table::load(library)? })
+        Ok(Self { table: Table::load(library)?, world: 0 })
+    }
+
+    #[cfg(feature = "fake")]
+    pub(crate) fn of_world(table: Table, world: c_int) -> Self {
+        Self { table, world }
     }
 
     /// The names of all devices.
@@ -94,8 +101,8 @@ impl Verbs {
         &self,
         f: impl FnOnce(&[*mut ibv_device]) -> Result<T, DeviceError>,
     ) -> Result<T, DeviceError> {
-        let mut count = 0;
-        // SAFETY: the count is written before the call returns.
+        let mut count = self.world;
+        // SAFETY: the count is written before the call returns; only the fake reads it before.
         let list = unsafe { (self.table.get_device_list)(&mut count) };
         if list.is_null() {
             // no RDMA in this kernel: no devices

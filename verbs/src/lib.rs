@@ -18,6 +18,8 @@ mod device;
 mod domain;
 mod error;
 mod event;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod ffi;
 mod gid;
 mod memlock;

@@ -2,6 +2,7 @@
 //!
 //! * `load` opens `libibverbs.so.1` at run time. It is the default, so that one program runs with and without rdma-core.
 //! * `linked` takes the functions from the crate rdma-sys (feature `rdma-sys`).
+//! * `crate::fake` needs no device (feature `fake`).
 //!
 //! Functions that the C headers define inline go through the context's own table, see [`inline`].
 
