@@ -23,6 +23,7 @@ fn doctor_passes_here_and_every_shortcoming_has_a_remedy() {
         "dma-heap",
         "open files",
         "locked memory",
+        "rdma",
         "loopback",
     ] {
         assert!(names.contains(&name), "{name} in {names:?}");
@@ -50,4 +51,27 @@ fn doctor_fails_where_publishers_cannot_be_found() {
     assert_eq!(failed.len(), 2, "{text}");
     assert!(failed[0].contains("runtime folder") && failed[1].contains("loopback"), "{text}");
     assert!(text.contains("XDG_RUNTIME_DIR"), "{text}");
+}
+
+#[test]
+fn doctor_sees_rdma_devices_and_what_they_can_do() {
+    let place = Place::new();
+    let report = json(&place.run("doctor --json"));
+    let checks = report["checks"].as_array().unwrap();
+    let all = |name: &str| {
+        let these = checks.iter().filter(|check| check["name"] == name);
+        these.map(|check| check["detail"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    if all("rdma port").is_empty() {
+        assert_eq!(all("rdma").len(), 1, "{report}");
+        return common::skip(&all("rdma")[0]);
+    }
+    // As the testbed has them.
+    let ports = all("rdma port");
+    assert!(
+        ports.iter().any(|port| port.contains("rxe0/1: active") && port.contains("1: 10.77.0.1")),
+        "{ports:?}"
+    );
+    assert!(all("mr face").iter().all(|face| face.contains("can be registered")), "{report}");
+    assert_eq!(all("mr face").len(), ports.len(), "{report}");
 }

@@ -5,6 +5,7 @@ mod gstreamer;
 mod limits;
 mod loopback;
 mod pages;
+mod rdma;
 
 use clap::Args;
 use serde::Serialize;
@@ -88,6 +89,7 @@ pub(crate) fn checks() -> Vec<Check> {
         limits::pidfd(),
         limits::runtime_folder(),
     ];
+    checks.extend(rdma::checks());
     #[cfg(feature = "gstreamer")]
     checks.extend(gstreamer::checks());
     #[cfg(not(feature = "gstreamer"))]
