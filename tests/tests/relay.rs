@@ -102,6 +102,48 @@ fn every_frame_comes_through_in_the_publishers_own_pages() {
 }
 
 #[test]
+fn behind_a_network_a_frame_comes_once_for_all_of_a_host() {
+    let place = Place::new();
+    let options = PublisherOptions { live: false, block_deadline: None, ..PublisherOptions::default() };
+    let (publisher, pool) = publisher("tcp://127.0.0.1:0", options);
+    let (first, second) = (publisher.info().uri, place.uri("second"));
+    let mut options = RelayOptions::default();
+    options.publisher.block_deadline = None;
+    let relay = Running::new(&first, &format!("{second} tcp://127.0.0.1:0"), options);
+    let served = relay.0.publisher().info().uri;
+    let receivers: Vec<_> = served
+        .split_whitespace()
+        .chain([second.as_str()])
+        .map(|uri| {
+            let (leaf, local) = (leaf(uri), uri.starts_with("unix"));
+            std::thread::spawn(move || {
+                let mut inodes = std::collections::HashSet::new();
+                for number in 0..200 {
+                    let frame = leaf.next_frame(PATIENCE).expect("a frame");
+                    assert_eq!(check(&frame), Ok(number));
+                    inodes.insert(inode(&frame));
+                }
+                (local, inodes)
+            })
+        })
+        .collect();
+    assert_eq!(receivers.len(), 3);
+    assert!(relay.0.publisher().wait_for_subscribers(3, PATIENCE));
+    for number in 0..200 {
+        publisher.publish(&stamped(&pool, number, SIZE)).expect("published");
+    }
+    let seen: Vec<_> = receivers.into_iter().map(|receiver| receiver.join().expect("a receiver")).collect();
+    let local: Vec<_> = seen.iter().filter(|(local, _)| *local).map(|(_, inodes)| inodes).collect();
+    assert_eq!(local.len(), 2);
+    assert!(!local[0].is_disjoint(local[1]), "those of one host read the same pages");
+    let remote = seen.iter().find(|(local, _)| !local).expect("the remote one");
+    assert!(remote.1.is_disjoint(local[0]), "another host has its own");
+    let info = publisher.info();
+    assert_eq!(info.subscribers.len(), 1, "{info:?}");
+    assert_eq!(info.subscribers[0].bytes, 200 * SIZE as u64, "each frame crossed the network once");
+}
+
+#[test]
 fn who_stalls_behind_a_relay_costs_nobody_a_frame() {
     let place = Place::new();
     let (first, second) = (place.uri("first"), place.uri("second"));
