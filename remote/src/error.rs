@@ -66,6 +66,9 @@ pub enum LinkError {
     /// There is no place here for a frame: a matter of our own settings.
     #[error("{0}")]
     NoPages(String),
+    /// The RDMA device, or the way over it.
+    #[error(transparent)]
+    Rdma(#[from] crate::rdma::RdmaError),
     /// The system, or the network between.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -3,10 +3,13 @@
 mod cases;
 mod support;
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 
+use pagecast_remote::rdma::{RdmaReceiver, RdmaSender, Sources};
 use pagecast_remote::tcp::{TcpReceiver, TcpSender};
 use pagecast_remote::{Receiver, Sender, memory};
+use pagecast_verbs::Verbs;
+use pagecast_verbs::fake::Fake;
 
 type Ends = (Box<dyn Sender>, Box<dyn Receiver>);
 
@@ -22,13 +25,51 @@ fn tcp() -> Ends {
     (Box::new(TcpSender::new(far).expect("an end")), Box::new(TcpReceiver::new(near).expect("an end")))
 }
 
+/// Two fake devices, for all that the device does not decide.
+fn rdma_fake() -> Ends {
+    let address = |last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+    let fake = Fake::new(&[address(1), address(2)]);
+    let ends = rdma(&fake.verbs(), [address(1), address(2)]);
+    // The devices last as long as the process.
+    std::mem::forget(fake);
+    ends
+}
+
+/// The testbed's devices.
+fn rdma_rxe() -> Option<Ends> {
+    let addresses = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 77, 0, last)));
+    let found = Verbs::open().map_err(|error| error.to_string());
+    let found = found.and_then(|verbs| match verbs.device_for(addresses[0]) {
+        Ok(_) => Ok(verbs),
+        Err(error) => Err(error.to_string()),
+    });
+    match found {
+        Ok(verbs) => Some(rdma(&verbs, addresses)),
+        Err(why) => {
+            support::skip(&why);
+            None
+        }
+    }
+}
+
+fn rdma(verbs: &Verbs, addresses: [IpAddr; 2]) -> Ends {
+    let listener = TcpListener::bind((addresses[0], 0)).expect("a port");
+    let near = support::connect_from(addresses[1], listener.local_addr().expect("its address"));
+    let (far, _) = listener.accept().expect("a connection");
+    let sources = Sources::new(verbs, addresses[0]).expect("a device");
+    let sender = RdmaSender::new(far, &sources).expect("an end");
+    (Box::new(sender), Box::new(RdmaReceiver::new(near, verbs).expect("an end")))
+}
+
 /// Every case for one kind of link.
 macro_rules! conformance {
     ($kind:ident: $($case:ident),* $(,)?) => {
         mod $kind {
             $(#[test]
             fn $case() {
-                crate::cases::$case(crate::$kind());
+                if let Some(ends) = Option::<crate::Ends>::from(crate::$kind()) {
+                    crate::cases::$case(ends);
+                }
             })*
         }
     };
@@ -53,4 +94,4 @@ macro_rules! every_case {
     };
 }
 
-every_case!(in_process, tcp);
+every_case!(in_process, tcp, rdma_fake, rdma_rxe);

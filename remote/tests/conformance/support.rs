@@ -1,5 +1,8 @@
 //! Frames with known bytes, and a driver for both ends.
 
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -89,6 +92,18 @@ impl Pages for Stock {
     }
 }
 
+/// Every frame that came is kept, each in a buffer of its own.
+fn allow_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const NEEDED: u64 = 16_384;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    if soft < NEEDED {
+        // Only root may raise the hard limit.
+        let raised = setrlimit(Resource::RLIMIT_NOFILE, NEEDED, hard.max(NEEDED));
+        raised.or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard.min(NEEDED), hard)).expect("a limit");
+    }
+}
+
 /// Both ends with what came out of them.
 pub(crate) struct Link {
     pub(crate) sender: Box<dyn Sender>,
@@ -104,6 +119,7 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new((sender, receiver): crate::Ends) -> Self {
+        allow_files();
         Self {
             sender,
             receiver: Some(receiver),
@@ -223,4 +239,21 @@ pub(crate) fn events(packets: &[FromPublisher]) -> Vec<Event> {
         }
     }
     events
+}
+
+/// Says what is not tested here, on a line of its own, past libtest's capture.
+pub(crate) fn skip(why: &str) {
+    assert!(std::env::var_os("PAGECAST_TESTBED").is_none(), "the testbed must not skip: {why}");
+    let thread = std::thread::current();
+    let line = format!("\nSKIP: {}: {why}\n", thread.name().unwrap_or("?"));
+    std::io::stdout().write_all(line.as_bytes()).expect("written");
+}
+
+/// A connection that leaves from `own`.
+pub(crate) fn connect_from(own: IpAddr, to: SocketAddr) -> TcpStream {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(own, 0))).expect("an address of its own");
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(to)).expect("a connection");
+    fd.into()
 }

@@ -5,6 +5,7 @@ mod flight;
 mod post;
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -177,7 +178,12 @@ impl QueuePair {
         self.send.len() + self.receive.len()
     }
 
-    /// Its completion queue, for `fd` and `arm`.
+    /// Readable, once its completion queue is [armed](CompletionQueue::arm), when something completed.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.completions.as_ref().expect("taken only when dropped").fd()
+    }
+
+    /// Its completion queue, for `arm`.
     pub fn completions(&mut self) -> &mut CompletionQueue {
         self.completions.as_mut().expect("taken only when dropped")
     }

@@ -1,0 +1,293 @@
+//! The connection that carries everything but bytes of frames.
+//!
+//! Each direction begins with a preamble. Then come messages: a length of four bytes, a kind, a body.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags};
+use pagecast_ipc::wire::limits::MAX_PACKET;
+use pagecast_verbs::ENDPOINT_BYTES;
+
+use crate::limits::{DEAD, MAX_BYTES_WAITING};
+use crate::pulse::{Beat, Pulse};
+use crate::{LinkError, PeerFault};
+
+/// The first bytes of each direction.
+const MAGIC: [u8; 4] = *b"PGCV";
+const VERSION: u16 = 1;
+const PREAMBLE: usize = 8;
+/// Length and kind.
+const HEADER: usize = 5;
+/// Bytes read at a time.
+const READ: usize = 16 * 1024;
+
+/// Bytes of a [`Grant`].
+const GRANT: usize = 24;
+const BEAT: usize = 24;
+
+/// A place for the bytes of a frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Grant {
+    /// What the immediate will be.
+    pub(super) slot: u32,
+    pub(super) rkey: u32,
+    pub(super) address: u64,
+    pub(super) length: u64,
+}
+
+/// What the other end says.
+pub(super) enum Message {
+    /// Its queue pair; once, and first.
+    Hello([u8; ENDPOINT_BYTES]),
+    Packet(Vec<u8>),
+    Grant(Grant),
+}
+
+const HELLO_KIND: u8 = 1;
+const PACKET_KIND: u8 = 2;
+const GRANT_KIND: u8 = 3;
+const BEAT_KIND: u8 = 4;
+
+/// One end of it.
+pub(super) struct Control {
+    stream: TcpStream,
+    pulse: Pulse,
+    greeted: bool,
+    input: VecDeque<u8>,
+    output: VecDeque<u8>,
+    finishing: bool,
+    finished: bool,
+    ended: bool,
+}
+
+impl Control {
+    pub(super) fn new(stream: TcpStream) -> Result<Self, LinkError> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let mut output = VecDeque::from(MAGIC);
+        output.extend(VERSION.to_le_bytes());
+        output.extend([0; 2]);
+        let (pulse, input) = (Pulse::new(Instant::now()), VecDeque::new());
+        Ok(Self {
+            stream,
+            pulse,
+            greeted: false,
+            input,
+            output,
+            finishing: false,
+            finished: false,
+            ended: false,
+        })
+    }
+
+    pub(super) fn poll_fd(&self, read: bool) -> PollFd<'_> {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::POLLIN, read && !self.ended);
+        flags.set(PollFlags::POLLOUT, !self.output.is_empty());
+        PollFd::new(self.stream.as_fd(), flags)
+    }
+
+    pub(super) fn next_look(&self) -> Instant {
+        self.pulse.next_look()
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.output.len() >= MAX_BYTES_WAITING
+    }
+
+    /// Whether the other end has said that nothing more comes.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether the other end may be taken for alive. Who does not read cannot say that nothing is there.
+    pub(super) fn alive(&mut self, reading: bool) -> Result<(), LinkError> {
+        if !reading {
+            self.pulse.heard(Instant::now());
+        }
+        if self.pulse.is_dead(Instant::now()) { Err(LinkError::Silent(DEAD.as_secs())) } else { Ok(()) }
+    }
+
+    fn push(&mut self, kind: u8, body: &[u8]) {
+        self.output.extend((body.len() as u32).to_le_bytes());
+        self.output.push_back(kind);
+        self.output.extend(body);
+    }
+
+    pub(super) fn hello(&mut self, endpoint: &[u8; ENDPOINT_BYTES]) {
+        self.push(HELLO_KIND, endpoint);
+    }
+
+    pub(super) fn packet(&mut self, packet: &[u8]) {
+        self.push(PACKET_KIND, packet);
+    }
+
+    pub(super) fn grant(&mut self, grant: &Grant) {
+        let mut body = [0; GRANT];
+        body[..4].copy_from_slice(&grant.slot.to_le_bytes());
+        body[4..8].copy_from_slice(&grant.rkey.to_le_bytes());
+        body[8..16].copy_from_slice(&grant.address.to_le_bytes());
+        body[16..].copy_from_slice(&grant.length.to_le_bytes());
+        self.push(GRANT_KIND, &body);
+    }
+
+    fn beat(&mut self, beat: &Beat) {
+        let mut body = [0; BEAT];
+        for (at, value) in [beat.sent, beat.echo, beat.kept].into_iter().enumerate() {
+            body[at * 8..at * 8 + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        self.push(BEAT_KIND, &body);
+    }
+
+    /// Sends what fits.
+    pub(super) fn flush(&mut self) -> Result<(), LinkError> {
+        if !self.finished
+            && let Some(beat) = self.pulse.due(Instant::now())
+        {
+            self.beat(&beat);
+        }
+        while !self.output.is_empty() {
+            match self.stream.write(self.output.as_slices().0) {
+                Ok(count) => {
+                    self.output.drain(..count);
+                    self.pulse.sent(Instant::now());
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                // What it had said before it went is still to be read.
+                Err(_) => {
+                    self.output.clear();
+                    self.ended = self.ended || self.input.is_empty();
+                    return Ok(());
+                }
+            }
+        }
+        if self.finishing && !self.finished {
+            // Fails only where the peer is gone already.
+            let _ = self.stream.shutdown(Shutdown::Write);
+            self.finished = true;
+        }
+        Ok(())
+    }
+
+    /// Nothing more will be said. `true` when all is.
+    pub(super) fn finish(&mut self) -> bool {
+        self.finishing = true;
+        self.finished
+    }
+
+    /// The next message, if it is here.
+    pub(super) fn next(&mut self) -> Result<Option<Message>, LinkError> {
+        loop {
+            match self.take()? {
+                Some(message) => return Ok(Some(message)),
+                None if !self.read()? => return Ok(None),
+                None => {}
+            }
+        }
+    }
+
+    /// Reads once; whether something came.
+    fn read(&mut self) -> Result<bool, LinkError> {
+        let mut bytes = [0; READ];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => {
+                    self.ended = true;
+                    return Ok(false);
+                }
+                Ok(count) => {
+                    self.pulse.heard(Instant::now());
+                    self.input.extend(&bytes[..count]);
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    self.ended = true;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<Message>, LinkError> {
+        if !self.greeted && !self.greet()? {
+            return Ok(None);
+        }
+        while let Some((kind, length)) = self.header()? {
+            if self.input.len() < HEADER + length {
+                return Ok(None);
+            }
+            self.input.drain(..HEADER);
+            let body: Vec<u8> = self.input.drain(..length).collect();
+            if let Some(message) = self.message(kind, body)? {
+                return Ok(Some(message));
+            }
+        }
+        Ok(None)
+    }
+
+    fn greet(&mut self) -> Result<bool, PeerFault> {
+        let seen = self.input.len().min(MAGIC.len());
+        if !self.input.iter().take(seen).eq(&MAGIC[..seen]) {
+            return Err(PeerFault::NotPagecast);
+        }
+        if self.input.len() < PREAMBLE {
+            return Ok(false);
+        }
+        let theirs = u16::from_le_bytes([self.input[4], self.input[5]]);
+        if theirs != VERSION {
+            return Err(PeerFault::Version { theirs, ours: VERSION });
+        }
+        self.input.drain(..PREAMBLE);
+        self.greeted = true;
+        Ok(true)
+    }
+
+    /// Kind and length of the next message, checked.
+    fn header(&self) -> Result<Option<(u8, usize)>, PeerFault> {
+        if self.input.len() < HEADER {
+            return Ok(None);
+        }
+        let byte = |at: usize| self.input[at];
+        let length = u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]) as usize;
+        let right = match byte(4) {
+            HELLO_KIND => length == ENDPOINT_BYTES,
+            PACKET_KIND if length > MAX_PACKET => {
+                let (value, limit) = (length as u64, MAX_PACKET as u64);
+                return Err(PeerFault::OverLimit { what: "packet", value, limit });
+            }
+            PACKET_KIND => true,
+            GRANT_KIND => length == GRANT,
+            BEAT_KIND => length == BEAT,
+            _ => false,
+        };
+        if right { Ok(Some((byte(4), length))) } else { Err(PeerFault::OutOfPlace("an unknown message")) }
+    }
+
+    /// `None` for a heartbeat, which is taken note of here.
+    fn message(&mut self, kind: u8, body: Vec<u8>) -> Result<Option<Message>, PeerFault> {
+        let word = |at: usize| body[at..at + 4].try_into().map_or(0, u32::from_le_bytes);
+        let long = |at: usize| body[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
+        Ok(Some(match kind {
+            HELLO_KIND => {
+                let endpoint = body[..].try_into().map_err(|_| PeerFault::OutOfPlace("a hello"))?;
+                Message::Hello(endpoint)
+            }
+            GRANT_KIND => {
+                Message::Grant(Grant { slot: word(0), rkey: word(4), address: long(8), length: long(16) })
+            }
+            BEAT_KIND => {
+                self.pulse.took(Beat { sent: long(0), echo: long(8), kept: long(16) }, Instant::now());
+                return Ok(None);
+            }
+            _ => Message::Packet(body),
+        }))
+    }
+}

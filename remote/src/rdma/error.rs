@@ -1,0 +1,27 @@
+//! What can go wrong besides the connection.
+
+use pagecast_verbs::{ConnectError, DeviceError, LoadError, PostError, RegisterError, WorkError};
+
+/// Why a link over RDMA is at its end, or has none.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RdmaError {
+    /// There are no verbs here.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The two queue pairs do not come together.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Pages cannot be registered.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// Work was refused.
+    #[error(transparent)]
+    Post(#[from] PostError),
+    /// Work has failed.
+    #[error(transparent)]
+    Work(#[from] WorkError),
+}

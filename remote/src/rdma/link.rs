@@ -1,0 +1,52 @@
+//! What both ends have: a queue pair that comes up with the peer's hello.
+
+use std::sync::Arc;
+
+use pagecast_verbs::{
+    Completion, CompletionQueue, Depth, ENDPOINT_BYTES, Endpoint, Gid, ProtectionDomain, QueuePair, State,
+    Timing,
+};
+
+use super::RdmaError;
+use crate::{LinkError, PeerFault};
+
+/// Frames for which places are granted at a time; a receive is posted for each.
+pub(super) const MAX_GRANTS: usize = 8;
+/// A frame of 1 GiB in 16 segments, in messages of 8 MiB, twice.
+const DEPTH: Depth = Depth { send: 512, receive: 2 * MAX_GRANTS as u32, pieces: 1 };
+
+/// A queue pair.
+pub(super) struct Pair {
+    pub(super) queue: QueuePair,
+    ended: Vec<Completion>,
+}
+
+impl Pair {
+    pub(super) fn new(domain: &Arc<ProtectionDomain>, gid: &Gid) -> Result<Self, RdmaError> {
+        let completions = CompletionQueue::new(domain.device(), DEPTH.completions())?;
+        Ok(Self { queue: QueuePair::new(domain, completions, gid, DEPTH)?, ended: Vec::new() })
+    }
+
+    /// The peer's hello has come.
+    pub(super) fn connect(&mut self, endpoint: &[u8; ENDPOINT_BYTES]) -> Result<(), LinkError> {
+        if self.queue.state() != State::Init {
+            return Err(PeerFault::OutOfPlace("a second hello").into());
+        }
+        let endpoint = Endpoint::from_bytes(endpoint).map_err(RdmaError::from)?;
+        Ok(self.queue.connect(&endpoint, Timing::default()).map_err(RdmaError::from)?)
+    }
+
+    /// What has completed. The completion channel wakes for everything after it.
+    pub(super) fn completions(&mut self) -> Result<std::vec::Drain<'_, Completion>, LinkError> {
+        self.queue.completions().arm().map_err(RdmaError::from)?;
+        self.queue.poll(&mut self.ended).map_err(RdmaError::from)?;
+        Ok(self.ended.drain(..))
+    }
+}
+
+impl Pair {
+    /// Readable when something has completed.
+    pub(super) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.queue.fd()
+    }
+}

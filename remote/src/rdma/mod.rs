@@ -1,0 +1,18 @@
+//! Links over RDMA.
+//!
+//! A TCP connection carries all records, and stays for as long as the link. The bytes of a frame do not travel on it: the
+//! subscriber's end answers a frame's record with a *grant*, a place in pages that it has registered; the publisher's end
+//! writes there, straight from the pages the frame is in, and ends with an immediate that names the grant. A frame exists
+//! when its record and its immediate are both here. It never becomes TCP by itself.
+
+mod control;
+mod domain;
+mod error;
+mod link;
+mod receiver;
+mod sender;
+
+pub use domain::Sources;
+pub use error::RdmaError;
+pub use receiver::RdmaReceiver;
+pub use sender::RdmaSender;

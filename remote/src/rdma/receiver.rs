@@ -1,0 +1,228 @@
+//! The subscriber's end.
+
+use std::collections::VecDeque;
+use std::net::TcpStream;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags};
+use pagecast_ipc::wire;
+use pagecast_verbs::Verbs;
+
+use super::RdmaError;
+use super::control::{Control, Grant, Message};
+use super::domain::Targets;
+use super::link::{MAX_GRANTS, Pair};
+use crate::framing::{Kind, kind_of};
+use crate::limits::{LINGER, MAX_IN_A_ROW};
+use crate::link::{FromPublisher, Pages, PollFds, Receiver, Room};
+use crate::{LinkError, PeerFault};
+
+/// What has come, in the order in which it is handed out.
+#[expect(clippy::large_enum_variant, reason = "most are frames; a box would be an allocation each")]
+enum Coming {
+    Packet(Vec<u8>),
+    Frame { epoch: u32, frame: wire::Frame, room: Option<Room>, state: Progress },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// There are no pages for it yet.
+    Starved,
+    /// Its bytes are on their way to the place with that number.
+    Granted(u32),
+    Whole,
+}
+
+/// Receives frames by RDMA.
+pub struct RdmaReceiver {
+    // Before pages and registrations: nothing writes there any more when they are dropped.
+    pair: Pair,
+    targets: Targets,
+    coming: VecDeque<Coming>,
+    control: Control,
+    slot: u32,
+    granted: usize,
+    more: bool,
+    /// When the connection ended with bytes still under way.
+    ended: Option<Instant>,
+}
+
+impl std::fmt::Debug for RdmaReceiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RdmaReceiver").field("queue", &self.pair.queue).finish_non_exhaustive()
+    }
+}
+
+impl RdmaReceiver {
+    /// The subscriber's end of a link whose control connection is `stream`; the device is the one with its address.
+    ///
+    /// # Errors
+    /// If the system or the device does not let it be set up.
+    pub fn new(stream: TcpStream, verbs: &Verbs) -> Result<Self, LinkError> {
+        let (device, gid) = verbs.device_for(stream.local_addr()?.ip()).map_err(RdmaError::from)?;
+        let targets = Targets::new(&device)?;
+        let mut pair = Pair::new(targets.domain(), &gid)?;
+        for _ in 0..MAX_GRANTS {
+            pair.queue.post_recv(0, &[]).map_err(RdmaError::from)?;
+        }
+        let mut control = Control::new(stream)?;
+        control.hello(&pair.queue.endpoint().to_bytes());
+        let coming = VecDeque::new();
+        Ok(Self { pair, targets, coming, control, slot: 0, granted: 0, more: false, ended: None })
+    }
+
+    /// Whether it reads on: what is here and not handed out has limits.
+    fn reads(&self) -> bool {
+        let starved =
+            self.coming.iter().any(|coming| matches!(coming, Coming::Frame { state: Progress::Starved, .. }));
+        !starved && self.granted < MAX_GRANTS && self.coming.len() < MAX_IN_A_ROW
+    }
+
+    fn packet(&mut self, packet: Vec<u8>) -> Result<(), LinkError> {
+        self.coming.push_back(match kind_of(&packet)? {
+            Kind::Plain => Coming::Packet(packet),
+            Kind::Frame { epoch, frame } => {
+                let state = if frame.segments.is_empty() { Progress::Whole } else { Progress::Starved };
+                Coming::Frame { epoch, frame, room: None, state }
+            }
+        });
+        Ok(())
+    }
+
+    /// Finds pages for the frame that has none.
+    fn grant(&mut self, pages: &mut dyn Pages) -> Result<(), LinkError> {
+        let starved = self.coming.iter_mut().rev().find_map(|coming| match coming {
+            Coming::Frame { frame, room, state, .. } if *state == Progress::Starved => {
+                Some((frame, room, state))
+            }
+            _ => None,
+        });
+        let Some((frame, room, state)) = starved else { return Ok(()) };
+        let size = frame.size();
+        *room = pages.take(size as usize)?;
+        let Some(room) = room else { return Ok(()) };
+        if size == 0 {
+            *state = Progress::Whole;
+            return Ok(());
+        }
+        let region = self.targets.region(room.part.buffer())?;
+        self.slot = self.slot.wrapping_add(1);
+        *state = Progress::Granted(self.slot);
+        self.granted += 1;
+        let address = region.address() + room.part.offset() as u64;
+        self.control.grant(&Grant { slot: self.slot, rkey: region.rkey(), address, length: size });
+        Ok(())
+    }
+
+    /// Takes note of what has been written.
+    fn complete(&mut self) -> Result<(), LinkError> {
+        let mut arrived = Vec::new();
+        for ended in self.pair.completions()? {
+            let done = ended.outcome.map_err(RdmaError::from)?;
+            arrived.push(done.immediate.ok_or(PeerFault::OutOfPlace("a message"))?);
+        }
+        for slot in arrived {
+            let place = self.coming.iter_mut().find_map(|coming| match coming {
+                Coming::Frame { state, .. } if *state == Progress::Granted(slot) => Some(state),
+                _ => None,
+            });
+            *place.ok_or(PeerFault::OutOfPlace("an immediate"))? = Progress::Whole;
+            self.granted -= 1;
+            self.pair.queue.post_recv(0, &[]).map_err(RdmaError::from)?;
+        }
+        Ok(())
+    }
+
+    /// Hands out what is whole, in order.
+    fn hand_out(&mut self, events: &mut Vec<FromPublisher>) {
+        let whole = |coming: &Coming| match coming {
+            Coming::Packet(_) => true,
+            Coming::Frame { state, .. } => *state == Progress::Whole,
+        };
+        while self.coming.front().is_some_and(whole) {
+            match self.coming.pop_front() {
+                Some(Coming::Packet(packet)) => events.push(FromPublisher::Packet(packet)),
+                Some(Coming::Frame { epoch, frame, room, .. }) => {
+                    events.push(FromPublisher::Frame { epoch, frame, room });
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The connection has ended. What was written just before it may be told a moment later.
+    fn end(&mut self) -> Result<(), LinkError> {
+        let Some(Coming::Frame { frame, .. }) = self.coming.front() else { return Err(LinkError::Closed) };
+        let since = *self.ended.get_or_insert_with(Instant::now);
+        if since.elapsed() < LINGER {
+            return Ok(());
+        }
+        Err(LinkError::MidFrame { filled: 0, size: frame.size() as usize })
+    }
+
+    fn read(&mut self, pages: &mut dyn Pages) -> Result<(), LinkError> {
+        self.grant(pages)?;
+        for _ in 0..MAX_IN_A_ROW {
+            if !self.reads() {
+                return Ok(());
+            }
+            match self.control.next()? {
+                Some(Message::Packet(packet)) => self.packet(packet)?,
+                Some(Message::Hello(endpoint)) => self.pair.connect(&endpoint)?,
+                Some(Message::Grant(_)) => return Err(PeerFault::OutOfPlace("a place for a frame").into()),
+                None => return Ok(()),
+            }
+            self.grant(pages)?;
+        }
+        self.more = true;
+        Ok(())
+    }
+}
+
+impl Receiver for RdmaReceiver {
+    fn poll_fds(&self) -> PollFds<'_> {
+        let completions = PollFd::new(self.pair.fd(), PollFlags::POLLIN);
+        [self.control.poll_fd(self.reads()), completions].into_iter().collect()
+    }
+
+    fn next_look(&self) -> Instant {
+        match self.ended {
+            _ if self.more => Instant::now(),
+            Some(since) => since + LINGER / 20,
+            None => self.control.next_look(),
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.control.is_busy()
+    }
+
+    fn send_packet(&mut self, packet: &[u8]) {
+        self.control.packet(packet);
+    }
+
+    fn flush(&mut self) -> Result<(), LinkError> {
+        self.control.flush()
+    }
+
+    fn receive(&mut self, pages: &mut dyn Pages, events: &mut Vec<FromPublisher>) -> Result<(), LinkError> {
+        self.more = false;
+        let read = self.read(pages);
+        // Whatever ends the link, what is whole is handed out.
+        let completed = self.complete();
+        self.hand_out(events);
+        read?;
+        // Places that were granted leave with what is here.
+        self.control.flush()?;
+        if self.control.has_ended() && self.reads() {
+            return self.end();
+        }
+        completed?;
+        let reads = self.reads();
+        self.control.alive(reads)
+    }
+
+    fn finish(&mut self) -> bool {
+        self.control.finish()
+    }
+}

@@ -1,0 +1,194 @@
+//! The publisher's end.
+
+use std::collections::VecDeque;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags};
+use pagecast_verbs::{Doorbell, MemoryRegion, PostError, Remote, Slice, Write};
+
+use super::RdmaError;
+use super::control::{Control, Grant, Message};
+use super::domain::Sources;
+use super::link::Pair;
+use crate::limits::{MAX_FRAMES_UNDER_WAY, MAX_IN_A_ROW};
+use crate::link::{FromSubscriber, Payload, PollFds, Sender};
+use crate::{LinkError, PeerFault};
+
+/// A frame that has not left in whole.
+struct Leaving {
+    frame: u64,
+    size: u64,
+    payload: Payload,
+    grant: Option<Grant>,
+    posted: bool,
+}
+
+/// Sends frames by RDMA.
+pub struct RdmaSender {
+    // Before the frames: nothing reads them any more when they are dropped.
+    pair: Pair,
+    frames: VecDeque<Leaving>,
+    control: Control,
+    sources: Arc<Sources>,
+    /// Frames without bytes, which have left.
+    empty: Vec<u64>,
+    more: bool,
+}
+
+impl std::fmt::Debug for RdmaSender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RdmaSender").field("queue", &self.pair.queue).finish_non_exhaustive()
+    }
+}
+
+impl RdmaSender {
+    /// The publisher's end of a link whose control connection is `stream`.
+    ///
+    /// # Errors
+    /// If the system or the device does not let it be set up.
+    pub fn new(stream: TcpStream, sources: &Arc<Sources>) -> Result<Self, LinkError> {
+        let pair = Pair::new(sources.domain(), sources.gid())?;
+        let mut control = Control::new(stream)?;
+        control.hello(&pair.queue.endpoint().to_bytes());
+        Ok(Self {
+            pair,
+            frames: VecDeque::new(),
+            control,
+            sources: sources.clone(),
+            empty: Vec::new(),
+            more: false,
+        })
+    }
+
+    /// A place for the oldest frame that has none.
+    fn granted(&mut self, grant: Grant) -> Result<(), LinkError> {
+        let next = self.frames.iter_mut().find(|frame| frame.grant.is_none());
+        let next = next.ok_or(PeerFault::OutOfPlace("a place for no frame"))?;
+        if grant.length != next.size {
+            return Err(PeerFault::OutOfPlace("a place of another size").into());
+        }
+        next.grant = Some(grant);
+        Ok(())
+    }
+
+    /// Posts what has a place.
+    fn post(&mut self) -> Result<(), LinkError> {
+        for frame in self.frames.iter_mut().filter(|frame| !frame.posted) {
+            let Some(grant) = &frame.grant else { return Ok(()) };
+            match write(&mut self.pair, &self.sources, frame.frame, &frame.payload, grant) {
+                Ok(()) => frame.posted = true,
+                Err(LinkError::Rdma(RdmaError::Post(PostError::Full { .. }))) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, done: &mut Vec<u64>) -> Result<(), LinkError> {
+        for ended in self.pair.completions()? {
+            ended.outcome.map_err(RdmaError::from)?;
+            // Work ends in the order in which it was posted.
+            if let Some(at) = self.frames.iter().position(|frame| frame.posted && frame.frame == ended.token)
+            {
+                self.frames.remove(at);
+                done.push(ended.token);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a frame's bytes one after another, in messages that the port sends, and rings.
+fn write(
+    pair: &mut Pair,
+    sources: &Sources,
+    frame: u64,
+    payload: &Payload,
+    grant: &Grant,
+) -> Result<(), LinkError> {
+    let largest = u64::from(pair.queue.max_message());
+    let mut regions: Vec<Arc<MemoryRegion>> = Vec::with_capacity(payload.parts.len());
+    for part in &payload.parts {
+        regions.push(sources.region(part.buffer())?);
+    }
+    let mut slices = Vec::with_capacity(payload.parts.len());
+    for (part, region) in payload.parts.iter().zip(&regions) {
+        let (mut offset, end) = (part.offset() as u64, (part.offset() + part.length()) as u64);
+        while offset < end {
+            let length = (end - offset).min(largest);
+            slices.push([Slice { region, offset, length: length as u32 }]);
+            offset += length;
+        }
+    }
+    let mut to = Remote { address: grant.address, rkey: grant.rkey };
+    let mut writes = Vec::with_capacity(slices.len());
+    for from in &slices {
+        writes.push(Write { from, to });
+        to.address = to.address.wrapping_add(from[0].length.into());
+    }
+    let last = Write { from: &[], to: Remote { address: grant.address, rkey: grant.rkey } };
+    let doorbell = Doorbell::Immediate { write: last, value: grant.slot };
+    Ok(pair.queue.post_frame(frame, &writes, doorbell).map_err(RdmaError::from)?)
+}
+
+impl Sender for RdmaSender {
+    fn poll_fds(&self) -> PollFds<'_> {
+        let completions = PollFd::new(self.pair.fd(), PollFlags::POLLIN);
+        [self.control.poll_fd(true), completions].into_iter().collect()
+    }
+
+    fn next_look(&self) -> Instant {
+        if self.more || !self.empty.is_empty() { Instant::now() } else { self.control.next_look() }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.frames.len() + self.empty.len() >= MAX_FRAMES_UNDER_WAY || self.control.is_busy()
+    }
+
+    fn send_packet(&mut self, packet: &[u8]) {
+        self.control.packet(packet);
+    }
+
+    fn send_frame(&mut self, frame: u64, packet: &[u8], payload: Payload) {
+        self.control.packet(packet);
+        let size = payload.parts.iter().map(|part| part.length() as u64).sum();
+        match size {
+            0 => self.empty.push(frame),
+            size => self.frames.push_back(Leaving { frame, size, payload, grant: None, posted: false }),
+        }
+    }
+
+    fn flush(&mut self, done: &mut Vec<u64>) -> Result<(), LinkError> {
+        done.append(&mut self.empty);
+        self.control.flush()?;
+        if self.control.has_ended() {
+            return Ok(());
+        }
+        self.complete(done)?;
+        self.post()
+    }
+
+    fn receive(&mut self, events: &mut Vec<FromSubscriber>) -> Result<(), LinkError> {
+        self.more = false;
+        for _ in 0..MAX_IN_A_ROW {
+            match self.control.next()? {
+                Some(Message::Packet(packet)) => events.push(FromSubscriber::Packet(packet)),
+                Some(Message::Hello(endpoint)) => self.pair.connect(&endpoint)?,
+                Some(Message::Grant(grant)) => {
+                    self.granted(grant)?;
+                    self.post()?;
+                }
+                None if self.control.has_ended() => return Err(LinkError::Closed),
+                None => return self.control.alive(true),
+            }
+        }
+        self.more = true;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> bool {
+        self.frames.is_empty() && self.empty.is_empty() && self.control.finish()
+    }
+}
