@@ -219,5 +219,5 @@ fn after_gap(frame: &Frame) -> Result<Frame, FrameError> {
     let builder = segments.fold(Frame::builder().describe(description), |builder, segment| {
         builder.segment(segment.buffer.clone(), segment.offset, segment.length)
     });
-    builder.owner(frame.clone()).build()
+    builder.received(frame).build()
 }

@@ -118,7 +118,7 @@ impl From<RecvError> for Failure {
                 SocketError::Backlog { .. } => Exit::Timeout,
                 _ => Exit::Failed,
             },
-            RecvError::Closed => Exit::NoPublisher,
+            RecvError::Closed | RecvError::Remote { .. } => Exit::NoPublisher,
             RecvError::Uri(_) => Exit::Usage,
             _ => Exit::Failed,
         };

@@ -57,6 +57,9 @@ pub enum LinkError {
         /// Bytes of the frame.
         size: usize,
     },
+    /// Whoever the pages belong to took them back while they were sent: the frame was not completed.
+    #[error("a frame was taken back while it was sent")]
+    TakenBack,
     /// Nothing was heard of the peer, not even a heartbeat.
     #[error("nothing was heard of the other end for {0} seconds")]
     Silent(u64),

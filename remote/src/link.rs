@@ -48,6 +48,12 @@ impl Part {
     pub fn length(&self) -> usize {
         self.length
     }
+
+    /// Cuts off its last byte; `None` if it has none.
+    pub(crate) fn cut_last(&mut self) -> Option<Self> {
+        self.length = self.length.checked_sub(1)?;
+        Some(Self { buffer: self.buffer.clone(), offset: self.offset + self.length, length: 1 })
+    }
 }
 
 /// The bytes of one frame, and whatever keeps them from changing.
@@ -56,6 +62,9 @@ pub struct Payload {
     pub parts: ArrayVec<Part, MAX_SEGMENTS>,
     /// Dropped, after the parts, when the transfer is complete.
     pub hold: Box<dyn Any + Send>,
+    /// Whether what was read of the pages until now is the frame. It is asked when all was read and before the
+    /// last of it leaves: pages that are somebody else's may have been taken back.
+    pub still_valid: Option<Box<dyn Fn() -> bool + Send>>,
 }
 
 impl std::fmt::Debug for Payload {

@@ -76,6 +76,7 @@ enum Down {
 enum Up {
     Packet(Vec<u8>),
     Done(u64),
+    TakenBack,
 }
 
 /// Two ends that are joined to each other.
@@ -130,6 +131,7 @@ impl Sender for MemorySender {
         for up in self.up.queue().drain(..) {
             match up {
                 Up::Packet(packet) => self.packets.push(packet),
+                Up::TakenBack => return Err(LinkError::TakenBack),
                 Up::Done(frame) => {
                     self.under_way -= 1;
                     done.push(frame);
@@ -190,6 +192,10 @@ impl MemoryReceiver {
                 return Ok(None);
             };
             copy(&payload, room)?;
+            if payload.still_valid.as_ref().is_some_and(|valid| !valid()) {
+                self.up.push(Up::TakenBack);
+                return Err(LinkError::Closed);
+            }
         }
         drop(payload);
         self.up.push(Up::Done(number));

@@ -76,6 +76,15 @@ impl AllowList {
         Self(networks.into_iter().take(MAX_NETWORKS).collect())
     }
 
+    /// The networks in a text, separated by spaces or commas.
+    ///
+    /// # Errors
+    /// [`NotANetwork`] for the first that is none.
+    pub fn parse(text: &str) -> Result<Self, NotANetwork> {
+        let words = text.split([' ', ',']).filter(|word| !word.is_empty());
+        Ok(Self::new(words.map(Network::from_str).collect::<Result<Vec<_>, _>>()?))
+    }
+
     /// Whether somebody at `address` may come.
     pub fn admits(&self, address: IpAddr) -> bool {
         match self.0.is_empty() {
@@ -118,6 +127,9 @@ mod tests {
         {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
+        assert_eq!(AllowList::parse(""), Ok(AllowList::default()));
+        assert!(AllowList::parse("10.0.0.0/8, ::1").unwrap().admits("::1".parse().unwrap()));
+        assert_eq!(AllowList::parse("10.0.0.0/8 x"), Err(NotANetwork("x".to_owned())));
         assert_eq!("10.0.0.0/8".parse::<Network>().unwrap().to_string(), "10.0.0.0/8");
         assert_eq!("::1".parse::<Network>().unwrap().to_string(), "::1/128");
     }

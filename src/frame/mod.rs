@@ -126,6 +126,7 @@ pub struct FrameBuilder {
     segments: ArrayVec<Segment, MAX_SEGMENTS>,
     owners: Vec<Box<dyn Any + Send + Sync>>,
     stream: Arc<Stream>,
+    link: Option<Arc<LinkState>>,
     too_many: usize,
 }
 
@@ -176,6 +177,12 @@ impl FrameBuilder {
         self.owner(OnRelease(Some(release)))
     }
 
+    /// The pages are those of this received frame, which is kept, and which its publisher may take back.
+    pub(crate) fn received(mut self, frame: &Frame) -> Self {
+        self.link.clone_from(&frame.0.link);
+        self.owner(frame.clone())
+    }
+
     /// The frame.
     ///
     /// # Errors
@@ -201,7 +208,7 @@ impl FrameBuilder {
             segments: self.segments,
             stream: self.stream,
             id: 0,
-            link: None,
+            link: self.link,
             _owner: Some(Box::new(self.owners)),
         })))
     }
@@ -326,6 +333,16 @@ impl Frame {
 
     pub(crate) fn link(&self) -> Option<&LinkState> {
         self.0.link.as_deref()
+    }
+
+    /// Whether its pages are those of a publisher that it came from.
+    pub(crate) fn is_received(&self) -> bool {
+        self.0.link.is_some()
+    }
+
+    /// Whether what was read of it until now is this frame.
+    pub(crate) fn is_still_valid(&self) -> bool {
+        self.link().is_none_or(LinkState::still_valid)
     }
 }
 

@@ -239,7 +239,13 @@ impl Egress {
         let (id, message) = (frame.id, ToSubscriber::Frame(frame));
         let mut packet = PacketBuilder::default();
         packet.push(&encoded(&message));
-        self.link.send_frame(id, &packet.bytes(self.epoch), Payload { parts, hold: Box::new(published) });
+        // A frame that came over a link is somebody else's, who may take it back.
+        let still_valid = published.frame.is_received().then(|| {
+            let published = published.clone();
+            Box::new(move || published.frame.is_still_valid()) as Box<dyn Fn() -> bool + Send>
+        });
+        let payload = Payload { parts, hold: Box::new(published), still_valid };
+        self.link.send_frame(id, &packet.bytes(self.epoch), payload);
     }
 
     /// Frames that have left are the publisher's again.

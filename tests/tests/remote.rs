@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pagecast::{
     Description, Frame, Hooks, Info, Message, Meta, Policy, Pool, PoolOptions, Publisher, PublisherOptions,
-    RecvError, RemoteOptions, Subscriber, SubscriberOptions,
+    RecvError, Relay, RelayOptions, RemoteOptions, Subscriber, SubscriberOptions,
 };
 use pagecast_tests::peers::Peer;
 use pagecast_tests::{Place, check, eventually, stamped};
@@ -307,4 +307,30 @@ fn what_is_not_there_is_said() {
         assert!(Publisher::open(uri, PublisherOptions::default()).is_err());
         assert!(Subscriber::open(uri, SubscriberOptions::default()).is_err());
     }
+}
+
+#[test]
+fn a_relay_crosses_once_and_serves_both_kinds() {
+    let place = Place::new();
+    let (publisher, pool) = publisher(ANY, patient());
+    let ends = format!("{} {ANY}", place.uri("leaves"));
+    let mut options = RelayOptions::default();
+    options.publisher.block_deadline = None;
+    let relay = Arc::new(Relay::open(&address(&publisher, "tcp"), &ends, options).expect("a relay"));
+    let uris = relay.publisher().info().uri;
+    let runs = relay.clone();
+    let thread = std::thread::spawn(move || runs.run());
+    assert!(publisher.wait_for_subscribers(1, PATIENCE));
+    eventually("it knows that upstream waits", || relay.subscriber().welcome().is_some());
+    let leaves: Vec<Peer> = uris.split(' ').map(|uri| Peer::start(PEER, &["subscriber", uri])).collect();
+    assert!(relay.publisher().wait_for_subscribers(2, PATIENCE));
+    for number in 0..200 {
+        publisher.publish(&stamped(&pool, number, SIZE)).expect("published");
+    }
+    for leaf in &leaves {
+        leaf.try_follow(200).unwrap_or_else(|error| panic!("{error}"));
+    }
+    assert_eq!(publisher.info().subscribers.len(), 1, "what leaves the host leaves it once");
+    relay.stop();
+    thread.join().expect("the relay's thread").expect("no error");
 }

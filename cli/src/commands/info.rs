@@ -18,7 +18,7 @@ Examples:
   pagecast info unix:/run/user/1000/pagecast/cam0.sock
   pagecast info cam0 --json | jq '.subscribers[] | {name, dropped}'")]
 pub(crate) struct InfoOf {
-    /// The publisher: unix:NAME, unix:/path or NAME.
+    /// The publisher: unix:NAME, unix:/path, tcp://HOST:PORT or NAME.
     #[arg(value_name = "URI", value_parser = address::parse)]
     uri: String,
     /// Print JSON.
@@ -27,11 +27,13 @@ pub(crate) struct InfoOf {
     /// Seconds that the publisher has to answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = super::seconds)]
     timeout: f64,
+    #[command(flatten)]
+    remote: address::Remote,
 }
 
 impl InfoOf {
     pub(crate) fn run(self) -> Outcome {
-        let observer = Observer::open(&self.uri, false)?;
+        let observer = Observer::open(&self.uri, false, &self.remote)?;
         let info = observer.ask(Duration::from_secs_f64(self.timeout)).map_err(hint)?;
         if self.json {
             output::json(&info)?;
@@ -112,10 +114,10 @@ fn subscribers(info: &Info) -> Table {
     for s in &info.subscribers {
         table.row([
             s.id.to_string(),
-            s.pid.to_string(),
-            s.uid.to_string(),
+            if s.peer.is_some() { "-".to_owned() } else { s.pid.to_string() },
+            if s.peer.is_some() { "-".to_owned() } else { s.uid.to_string() },
             s.name.clone(),
-            s.transport.clone(),
+            s.peer.as_ref().map_or_else(|| s.transport.clone(), |peer| format!("{} {peer}", s.transport)),
             s.policy.clone(),
             s.frames.to_string(),
             s.dropped.to_string(),

@@ -9,6 +9,7 @@ use pagecast::publisher::Info;
 use serde::Serialize;
 
 use super::observe::Observer;
+use crate::address::Remote;
 use crate::caps::brief;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{self, Table};
@@ -78,18 +79,19 @@ pub(super) fn find(timeout: Duration) -> Result<Vec<Found>, Failure> {
 
 fn look(name: String, path: PathBuf, timeout: Duration) -> Found {
     let uri = format!("unix:{name}");
-    let (state, error, info) = match Observer::open(&uri, false).and_then(|observer| observer.ask(timeout)) {
-        Ok(info) => ("alive", None, Some(info)),
-        Err(failure) => {
-            let state = match failure.exit {
-                Exit::NoPublisher => "stale",
-                Exit::Timeout => "no answer",
-                Exit::Refused => "refused",
-                _ => "error",
-            };
-            (state, Some(failure.to_string()), None)
-        }
-    };
+    let (state, error, info) =
+        match Observer::open(&uri, false, &Remote::default()).and_then(|observer| observer.ask(timeout)) {
+            Ok(info) => ("alive", None, Some(info)),
+            Err(failure) => {
+                let state = match failure.exit {
+                    Exit::NoPublisher => "stale",
+                    Exit::Timeout => "no answer",
+                    Exit::Refused => "refused",
+                    _ => "error",
+                };
+                (state, Some(failure.to_string()), None)
+            }
+        };
     Found { name, uri, path, state, error, info }
 }
 

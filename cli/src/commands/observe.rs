@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use pagecast::publisher::Info;
 use pagecast::{Message, RecvError, Subscriber, SubscriberOptions};
 
+use crate::address::Remote;
 use crate::exit::{Exit, Failure};
 
 /// An observer of one publisher.
@@ -12,8 +13,9 @@ pub(super) struct Observer(Subscriber);
 
 impl Observer {
     /// Looks at the publisher at `uri`; with `reconnect` also if it comes later.
-    pub(super) fn open(uri: &str, reconnect: bool) -> Result<Self, Failure> {
-        let options = SubscriberOptions { observe: true, reconnect, ..SubscriberOptions::default() };
+    pub(super) fn open(uri: &str, reconnect: bool, remote: &Remote) -> Result<Self, Failure> {
+        let (observe, remote) = (true, remote.options());
+        let options = SubscriberOptions { observe, reconnect, remote, ..SubscriberOptions::default() };
         Ok(Self(Subscriber::open(uri, options)?))
     }
 

@@ -8,6 +8,7 @@ use pagecast::ipc::wire::RefusalCode;
 use pagecast::subscriber::SubscriberFigures;
 use pagecast::{Frame, Message, Policy, Rate, RecvError, Subscriber, SubscriberOptions};
 
+use crate::address;
 use crate::exit::{Exit, Failure};
 use crate::output::note;
 use crate::signals;
@@ -36,6 +37,8 @@ pub(crate) struct Receive {
     /// Wait for the publisher if it is not there yet, and for the next one when it ends.
     #[arg(long)]
     pub(super) reconnect: bool,
+    #[command(flatten)]
+    pub(super) remote: address::Remote,
 }
 
 impl Receive {
@@ -50,6 +53,7 @@ impl Receive {
             frames: Some(1),
             timeout: Some(timeout),
             reconnect: false,
+            remote: address::Remote::default(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Receive {
             latest: self.latest,
             max_rate: self.max_framerate,
             reconnect: self.reconnect,
+            remote: self.remote.options(),
             ..SubscriberOptions::default()
         }
     }
@@ -153,6 +158,8 @@ pub(super) fn lost(uri: &str, error: RecvError) -> Failure {
             );
             Failure::new(Exit::NoPublisher, message)
         }
+        // Not of this machine.
+        error @ RecvError::Remote { .. } => error.into(),
         error => hint(error.into()),
     }
 }

@@ -32,6 +32,8 @@ fn configure(source: &gst::Element, uri: &str, how: &Receive) -> Result<(), Fail
     source.set_property("uri", uri);
     source.set_property("reconnect", how.reconnect);
     source.set_property("latest", how.latest);
+    source.set_property("insecure", how.remote.insecure);
+    source.set_property("networks", how.remote.networks());
     if let Some(policy) = how.policy {
         set(source, "policy", policy)?;
     }

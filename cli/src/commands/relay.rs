@@ -24,7 +24,8 @@ printed every second; Ctrl-C ends it.
 
 Examples:
   pagecast relay cam0 cam0-again
-  pagecast relay cam0 unix:/run/cam0.sock --perms 660")]
+  pagecast relay cam0 unix:/run/cam0.sock --perms 660
+  pagecast relay tcp://10.0.0.5 cam0 --insecure")]
 pub(crate) struct RelayCommand {
     /// Where frames come from: an address or NAME.
     #[arg(value_name = "FROM", value_parser = address::parse)]
@@ -44,6 +45,8 @@ pub(crate) struct RelayCommand {
     /// Permissions of the sockets, octal: 600 lets in their owner only, 660 a group.
     #[arg(long, value_name = "OCTAL", value_parser = super::octal)]
     perms: Option<u32>,
+    #[command(flatten)]
+    remote: address::Remote,
     /// End, with exit code 5, when no frame comes for so many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = super::seconds)]
     timeout: Option<f64>,
@@ -74,6 +77,8 @@ impl RelayCommand {
         options.subscriber.credits = self.credits.or(options.subscriber.credits);
         options.publisher.policy = self.policy.unwrap_or(options.publisher.policy);
         options.publisher.max_subscribers = self.max_clients.unwrap_or(options.publisher.max_subscribers);
+        options.subscriber.remote = self.remote.options();
+        options.publisher.remote = self.remote.options();
         options.publisher.perms = self.perms.unwrap_or(options.publisher.perms);
         options
     }

@@ -32,6 +32,8 @@ Examples:
   pagecast serve clip --file clip.mp4 --loop
   pagecast serve cam0 --policy block --credits 4 videotestsrc is-live=true
   pagecast serve cam0 --listen unix:/run/cam0.sock --perms 660 --test 640x480
+  pagecast serve cam0 --listen tcp://127.0.0.1:7174 --test 640x480
+  pagecast serve cam0 --listen tcp://0.0.0.0 --network 10.0.0.0/8 --insecure --test 640x480
   pagecast serve cam0 'videotestsrc ! tee name=t ! queue ! pagecastsink t. ! queue ! autovideosink'")]
 pub(crate) struct Serve {
     /// The publisher's name, found by `pagecast list`.
@@ -66,6 +68,8 @@ pub(crate) struct Serve {
     /// Permissions of the socket, octal: 600 lets in its owner only, 660 a group.
     #[arg(long, value_name = "OCTAL", value_parser = super::octal)]
     perms: Option<u32>,
+    #[command(flatten)]
+    remote: address::Remote,
 }
 
 /// Where the frames come from.
@@ -225,7 +229,7 @@ impl Serve {
             std::iter::once(first.as_str()).chain(self.listen.iter().map(String::as_str)).collect();
         sink.set_property("uri", uris.join(" "));
         let nanoseconds = |seconds: f64| (seconds * 1e9) as u64;
-        let options: [(&str, Option<String>); 8] = [
+        let options: [(&str, Option<String>); 10] = [
             ("policy", self.policy.map(|policy| policy.to_string())),
             ("credits", self.credits.map(|credits| credits.to_string())),
             ("backing", self.backing.map(|backing| backing.to_string())),
@@ -234,6 +238,8 @@ impl Serve {
             ("max-clients", self.max_clients.map(|clients| clients.to_string())),
             ("wait-for-clients", self.wait_for_clients.map(|clients| clients.to_string())),
             ("perms", self.perms.map(|perms| perms.to_string())),
+            ("insecure", self.remote.insecure.then(|| "true".to_owned())),
+            ("networks", self.remote.networks()),
         ];
         for (name, value) in options {
             if let Some(value) = value {

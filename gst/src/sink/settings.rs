@@ -5,7 +5,8 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 use pagecast::ipc::socket::Uri;
-use pagecast::{PoolOptions, PublisherOptions};
+use pagecast::remote::AllowList;
+use pagecast::{PoolOptions, PublisherOptions, RemoteOptions};
 
 use super::{Backing, Policy};
 
@@ -30,6 +31,8 @@ pub(super) struct Settings {
     pub(super) reserve: u32,
     perms: u32,
     buffer_time: i64,
+    insecure: bool,
+    networks: String,
 }
 
 impl Default for Settings {
@@ -52,6 +55,8 @@ impl Default for Settings {
             reserve: 2,
             perms: options.perms,
             buffer_time: -1,
+            insecure: false,
+            networks: String::new(),
         }
     }
 }
@@ -59,10 +64,11 @@ impl Default for Settings {
 impl Settings {
     /// The addresses to serve.
     pub(super) fn address(&self) -> Result<String, String> {
+        AllowList::parse(&self.networks).map_err(|error| error.to_string())?;
         match (&self.uri, &self.socket_path) {
             (Some(uri), _) if !uri.trim().is_empty() => Ok(uri.clone()),
             (_, Some(path)) if !path.is_empty() => path_uri(path),
-            _ => Err("set uri (unix:NAME or unix:/path) or socket-path".to_owned()),
+            _ => Err("set uri (unix:NAME, unix:/path or tcp://HOST:PORT) or socket-path".to_owned()),
         }
     }
 
@@ -82,6 +88,11 @@ impl Settings {
             block_deadline: (self.block_deadline != NEVER).then(|| Duration::from_nanos(self.block_deadline)),
             hold_timeout: (self.hold_timeout != 0).then(|| Duration::from_nanos(self.hold_timeout)),
             perms: self.perms,
+            remote: RemoteOptions {
+                // Checked with the address.
+                networks: AllowList::parse(&self.networks).unwrap_or_default(),
+                insecure: self.insecure,
+            },
             ..defaults
         }
     }
@@ -118,6 +129,8 @@ impl Settings {
             "reserve" => self.reserve = value.get().expect(wrong),
             "perms" => self.perms = value.get().expect(wrong),
             "buffer-time" => self.buffer_time = value.get().expect(wrong),
+            "insecure" => self.insecure = value.get().expect(wrong),
+            "networks" => self.networks = value.get::<Option<String>>().expect(wrong).unwrap_or_default(),
             _ => unreachable!("{name} is not writable"),
         }
     }
@@ -139,6 +152,8 @@ impl Settings {
             "reserve" => self.reserve.to_value(),
             "perms" => self.perms.to_value(),
             "buffer-time" => self.buffer_time.to_value(),
+            "insecure" => self.insecure.to_value(),
+            "networks" => self.networks.to_value(),
             _ => unreachable!("there is no property {name}"),
         }
     }
@@ -165,8 +180,8 @@ fn addresses() -> Vec<glib::ParamSpec> {
         glib::ParamSpecString::builder("uri")
             .nick("URI")
             .blurb(
-                "Where to serve: unix:NAME (found by 'pagecast list'), unix:/path, or several separated by \
-                 spaces; ?mode=connect reaches for a client that listens",
+                "Where to serve: unix:NAME (found by 'pagecast list'), unix:/path, tcp://HOST:PORT, or several \
+                 separated by spaces; ?mode=connect reaches for a client that listens",
             )
             .mutable_ready()
             .build(),
@@ -180,6 +195,16 @@ fn addresses() -> Vec<glib::ParamSpec> {
             .blurb("Permissions of the socket; the default lets in only its owner (384 is 0600, 432 is 0660)")
             .maximum(0o7777)
             .default_value(Settings::default().perms)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("insecure")
+            .nick("Insecure")
+            .blurb("Serve other hosts at tcp:// in clear text, to whoever may come (networks)")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("networks")
+            .nick("Networks")
+            .blurb("From where clients may come to tcp://, as 10.0.0.0/8 fd00::/8; while empty, from this host only")
             .mutable_ready()
             .build(),
     ]

@@ -156,7 +156,8 @@ impl PagecastSrc {
                 gst::FlowError::Error
             });
         }
-        let gone = matches!(error, RecvError::Closed | RecvError::Socket(_)) || refused(RefusalCode::Closing);
+        let lost = matches!(error, RecvError::Closed | RecvError::Socket(_) | RecvError::Remote { .. });
+        let gone = lost || refused(RefusalCode::Closing);
         if gone && flow.frames > 0 {
             let reason = error.to_string();
             self.disconnected(&reason);
@@ -166,7 +167,9 @@ impl PagecastSrc {
             return Err(self.end_of_stream(flow));
         }
         let kind = match error {
-            RecvError::Connect { .. } | RecvError::Closed => gst::ResourceError::NotFound,
+            RecvError::Connect { .. } | RecvError::Closed | RecvError::Remote { .. } => {
+                gst::ResourceError::NotFound
+            }
             RecvError::Refused { code: RefusalCode::Access, .. } => gst::ResourceError::NotAuthorized,
             RecvError::Refused { code: RefusalCode::NoRoom, .. } => gst::ResourceError::NoSpaceLeft,
             RecvError::Uri(_) => gst::ResourceError::Settings,

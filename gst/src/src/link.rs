@@ -72,7 +72,13 @@ pub(super) fn ask_whether_live(settings: &Settings) -> Option<bool> {
     if uri.contains("mode=listen") {
         return None; // it comes to us, and only once
     }
-    let options = SubscriberOptions { observe: true, reconnect: false, ..SubscriberOptions::default() };
+    let wanted = settings.options("", FaceSet::MEMORY);
+    let options = SubscriberOptions {
+        observe: true,
+        reconnect: false,
+        remote: wanted.remote,
+        ..SubscriberOptions::default()
+    };
     let observer = Subscriber::open(&uri, options).ok()?;
     let until = Instant::now() + ANSWER;
     loop {
@@ -107,7 +113,10 @@ pub(super) fn remedy(error: &RecvError) -> &'static str {
         },
         RecvError::NoAnswer { .. } => "let the publisher's process go on, or start it again",
         RecvError::Fault(_) => "make sure that the other end is a Pagecast publisher of the same release",
-        RecvError::Uri(_) => "write unix:NAME or unix:/path",
+        RecvError::Remote { .. } => {
+            "start the publisher first, check the address and the network, or set reconnect=true to wait for it"
+        }
+        RecvError::Uri(_) => "write unix:NAME, unix:/path or tcp://HOST:PORT",
         _ => "the publisher's log says more",
     }
 }

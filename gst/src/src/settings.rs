@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 use gst::glib;
 use gst::prelude::*;
 use pagecast::ipc::socket::{Uri, UriError};
-use pagecast::{FaceSet, Policy, Rate, SubscriberOptions};
+use pagecast::remote::{AllowList, NotANetwork};
+use pagecast::{FaceSet, Policy, PoolOptions, Rate, RemoteOptions, SubscriberOptions};
 
 /// How a subscriber that falls behind is treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
@@ -94,6 +95,9 @@ pub(super) struct Settings {
     pub(super) face: AskedFace,
     pub(super) policy: AskedPolicy,
     pub(super) credits: u32,
+    pub(super) insecure: bool,
+    pub(super) networks: Option<String>,
+    pub(super) pool_limit: u64,
 }
 
 impl Default for Settings {
@@ -109,6 +113,9 @@ impl Default for Settings {
             face: AskedFace::default(),
             policy: AskedPolicy::default(),
             credits: 0,
+            insecure: false,
+            networks: None,
+            pool_limit: PoolOptions::default().limit,
         }
     }
 }
@@ -116,12 +123,13 @@ impl Default for Settings {
 impl Settings {
     /// Where the publisher is.
     pub(super) fn address(&self) -> Result<String, String> {
+        self.allowed().map_err(|error| error.to_string())?;
         let text = match (&self.uri, &self.socket_path) {
             (Some(uri), _) => uri.clone(),
             (None, Some(path)) => self.path_uri(path).map_err(|error| error.to_string())?,
             (None, None) => {
                 return Err("neither uri nor socket-path is set: set uri=unix:NAME or \
-                            uri=unix:/path/of/the/socket as the publisher has it"
+                            uri=unix:/path/of/the/socket or uri=tcp://HOST:PORT as the publisher has it"
                     .to_owned());
             }
         };
@@ -130,6 +138,10 @@ impl Settings {
             (Some(uri), None) => Ok(uri.to_owned()),
             _ => Err(format!("uri is {text:?}: a source has exactly one")),
         }
+    }
+
+    fn allowed(&self) -> Result<AllowList, NotANetwork> {
+        AllowList::parse(self.networks.as_deref().unwrap_or_default())
     }
 
     fn path_uri(&self, path: &str) -> Result<String, UriError> {
@@ -157,6 +169,12 @@ impl Settings {
             reconnect: self.reconnect,
             faces,
             name: format!("{}/{name}", SubscriberOptions::default().name),
+            pool: PoolOptions { limit: self.pool_limit, ..PoolOptions::default() },
+            remote: RemoteOptions {
+                // Checked with the address.
+                networks: self.allowed().unwrap_or_default(),
+                insecure: self.insecure,
+            },
             ..SubscriberOptions::default()
         }
     }
@@ -181,6 +199,9 @@ impl Settings {
             "face" => assign(&mut self.face, value),
             "policy" => assign(&mut self.policy, value),
             "credits" => assign(&mut self.credits, value),
+            "insecure" => assign(&mut self.insecure, value),
+            "networks" => self.networks = text(value),
+            "pool-limit" => assign(&mut self.pool_limit, value),
             _ => {}
         }
     }
@@ -196,6 +217,9 @@ impl Settings {
             "face" => self.face.to_value(),
             "policy" => self.policy.to_value(),
             "credits" => self.credits.to_value(),
+            "insecure" => self.insecure.to_value(),
+            "networks" => self.networks.to_value(),
+            "pool-limit" => self.pool_limit.to_value(),
             _ => return None,
         })
     }
@@ -229,7 +253,10 @@ fn addresses() -> Vec<glib::ParamSpec> {
     vec![
         glib::ParamSpecString::builder("uri")
             .nick("URI")
-            .blurb("Where the publisher is: unix:NAME or unix:/path; ?mode=listen waits for a publisher that connects")
+            .blurb(
+                "Where the publisher is: unix:NAME, unix:/path or tcp://HOST:PORT; ?mode=listen waits for a \
+                 publisher that connects",
+            )
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("socket-path")
@@ -246,6 +273,26 @@ fn addresses() -> Vec<glib::ParamSpec> {
             .nick("Name of the shared memory area")
             .blurb("Always null: pages are shared by descriptors and have no name (accepted for shmsrc)")
             .read_only()
+            .build(),
+        glib::ParamSpecBoolean::builder("insecure")
+            .nick("Insecure")
+            .blurb("Whether a link to another host may be in clear text")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("networks")
+            .nick("Networks")
+            .blurb(
+                "From where a publisher may come to tcp://…?mode=listen, as 10.0.0.0/8 fd00::/8; while empty, \
+                 from this host only",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("pool-limit")
+            .nick("Pool limit")
+            .blurb("The most bytes of pages for frames that come from another host")
+            .minimum(4096)
+            .default_value(PoolOptions::default().limit)
+            .mutable_ready()
             .build(),
     ]
 }

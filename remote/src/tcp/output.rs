@@ -28,7 +28,19 @@ enum Chunk {
         frame: u64,
         payload: Payload,
         part: usize,
+        last: Last,
     },
+}
+
+/// The last byte of a frame.
+#[derive(Debug)]
+enum Last {
+    /// Goes with the others.
+    Among,
+    /// Is kept back until it is known that the others were right.
+    KeptBack(Part),
+    /// May go.
+    Free([u8; 1]),
 }
 
 /// A queue that empties into a channel.
@@ -77,13 +89,18 @@ impl Output {
         self.chunks.push_back(Chunk::Bytes(bytes));
     }
 
-    pub(super) fn push_frame(&mut self, frame: u64, packet: &[u8], payload: Payload) {
+    pub(super) fn push_frame(&mut self, frame: u64, packet: &[u8], mut payload: Payload) {
         self.push_packet(packet);
         self.frames += 1;
         for part in &payload.parts {
             begin_access(part.buffer());
         }
-        self.chunks.push_back(Chunk::Payload { frame, payload, part: 0 });
+        let kept_back = match payload.still_valid {
+            Some(_) => payload.parts.iter_mut().rev().find_map(Part::cut_last),
+            None => None,
+        };
+        let last = kept_back.map_or(Last::Among, Last::KeptBack);
+        self.chunks.push_back(Chunk::Payload { frame, payload, part: 0, last });
     }
 
     /// Nothing more will be pushed. `true` when all has left and that was said.
@@ -108,6 +125,7 @@ impl Output {
             self.chunks.push_back(Chunk::Bytes(beat));
         }
         while !self.chunks.is_empty() {
+            self.release_last()?;
             let sent = {
                 // Nothing but an end without bytes may be left of what was there.
                 let pieces = self.pieces()?;
@@ -124,6 +142,24 @@ impl Output {
         Ok(())
     }
 
+    /// All but the last byte of a frame has been read: if it was right, the last may go.
+    fn release_last(&mut self) -> Result<(), LinkError> {
+        let Some(Chunk::Payload { payload, part, last, .. }) = self.chunks.front_mut() else { return Ok(()) };
+        let Last::KeptBack(byte) = last else { return Ok(()) };
+        if payload.parts[*part..].iter().any(|part| part.length() > 0) {
+            return Ok(());
+        }
+        let mut copy = [0];
+        let no_pages = |error: &dyn std::fmt::Display| LinkError::NoPages(error.to_string());
+        let mapping = byte.buffer().map().map_err(|error| no_pages(&error))?;
+        mapping.copy_to(byte.offset(), &mut copy).map_err(|error| no_pages(&error))?;
+        if payload.still_valid.as_ref().is_some_and(|valid| !valid()) {
+            return Err(LinkError::TakenBack);
+        }
+        *last = Last::Free(copy);
+        Ok(())
+    }
+
     fn pieces(&self) -> Result<ArrayVec<Piece<'_>, MAX_PIECES>, LinkError> {
         let mut pieces = ArrayVec::new();
         let mut skip = self.sent;
@@ -131,13 +167,19 @@ impl Output {
             match chunk {
                 _ if pieces.is_full() => break,
                 Chunk::Bytes(bytes) => pieces.push(Piece::Bytes(&bytes[skip..])),
-                Chunk::Payload { payload, part, .. } => {
+                Chunk::Payload { payload, part, last, .. } => {
                     for part in &payload.parts[*part..] {
                         if pieces.is_full() {
                             break;
                         }
                         pieces.push(Piece::Pages(range(part, skip)?));
                         skip = 0;
+                    }
+                    match last {
+                        Last::Among => {}
+                        Last::KeptBack(_) => break,
+                        Last::Free(_) if pieces.is_full() => break,
+                        Last::Free(byte) => pieces.push(Piece::Bytes(byte)),
                     }
                 }
             }
@@ -156,12 +198,17 @@ impl Output {
                     }
                     self.bytes -= bytes.len();
                 }
-                Chunk::Payload { frame, payload, part } => {
+                Chunk::Payload { frame, payload, part, last } => {
                     while let Some(current) = payload.parts.get(*part) {
                         if !step(&mut self.sent, &mut count, current.length()) {
                             return;
                         }
                         *part += 1;
+                    }
+                    match last {
+                        Last::KeptBack(_) => return,
+                        Last::Free(_) if !step(&mut self.sent, &mut count, 1) => return,
+                        _ => {}
                     }
                     done.push(*frame);
                     self.frames -= 1;

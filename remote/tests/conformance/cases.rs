@@ -1,6 +1,7 @@
 //! The cases; each gets two ends that are joined.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pagecast_ipc::wire::{ToPublisher, ToSubscriber};
@@ -158,4 +159,28 @@ pub(crate) fn an_idle_link_stays(ends: Ends) {
     assert!(link.upstream.is_empty() && link.downstream.is_empty(), "heartbeats are no messages");
     link.send(1, &[10]);
     link.until("it still works", |link| link.downstream.len() == 1);
+}
+
+pub(crate) fn a_frame_that_is_taken_back_is_never_complete(ends: Ends) {
+    let mut link = Link::new(ends);
+    let valid = Arc::new(AtomicBool::new(true));
+    link.still_valid = Some(valid.clone());
+    let lengths = [vec![70_000], vec![1], vec![], vec![5, 0], vec![0], vec![9; 16]];
+    for (number, lengths) in lengths.iter().enumerate() {
+        link.until("there is room", |link| !link.sender.is_busy());
+        link.send(number as u64, lengths);
+    }
+    link.until("all are there", |link| link.downstream.len() == 6);
+    link.expect_frames(&lengths.iter().cloned().enumerate().map(|(n, l)| (n as u64, l)).collect::<Vec<_>>());
+    link.until("all were reported", |link| link.done.len() == 6);
+    link.stock.left = 0;
+    link.send(7, &[24 << 20]);
+    (0..20).for_each(|_| link.step());
+    valid.store(false, Ordering::SeqCst);
+    link.stock.left = 1;
+    link.until("it ends", |link| link.sender_end.is_some());
+    assert!(matches!(link.sender_end, Some(LinkError::TakenBack)), "{:?}", link.sender_end);
+    link.sender = Box::new(pagecast_remote::memory::pair().expect("another end").0);
+    link.until("the other end sees it", |link| link.receiver_end.is_some());
+    assert_eq!(link.downstream.len(), 6);
 }

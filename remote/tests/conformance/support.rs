@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollTimeout, poll};
@@ -113,6 +113,8 @@ pub(crate) struct Link {
     pub(crate) upstream: Vec<FromSubscriber>,
     pub(crate) downstream: Vec<FromPublisher>,
     pub(crate) held: Arc<AtomicUsize>,
+    /// Whether frames that are sent are still their owner's to send, where that can change.
+    pub(crate) still_valid: Option<Arc<AtomicBool>>,
     pub(crate) sender_end: Option<LinkError>,
     pub(crate) receiver_end: Option<LinkError>,
 }
@@ -128,6 +130,7 @@ impl Link {
             upstream: Vec::new(),
             downstream: Vec::new(),
             held: Arc::default(),
+            still_valid: None,
             sender_end: None,
             receiver_end: None,
         }
@@ -137,7 +140,12 @@ impl Link {
     pub(crate) fn send(&mut self, number: u64, lengths: &[usize]) {
         let all = bytes(number, lengths.iter().sum());
         let mut frame = Frame { id: number, ..Frame::default() };
-        let mut payload = Payload { parts: Default::default(), hold: Box::new(self.hold()) };
+        let still_valid = self
+            .still_valid
+            .clone()
+            .map(|valid| Box::new(move || valid.load(Ordering::SeqCst)) as Box<dyn Fn() -> bool + Send>);
+        let hold = Box::new(self.hold());
+        let mut payload = Payload { parts: Default::default(), hold, still_valid };
         let mut start = 0;
         for (at, length) in lengths.iter().enumerate() {
             let offset = 3 * at;

@@ -1,0 +1,64 @@
+//! The command over `tcp://`.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Place, Running, eventually, expect_code, json, stderr, stdout};
+
+/// A port that nobody listens on now.
+fn port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[cfg(feature = "gstreamer")]
+#[test]
+fn what_is_served_over_tcp_is_received_looked_at_and_fed_to_a_pipeline() {
+    let (place, port) = (Place::new(), port());
+    let serve = format!("serve cam0 --listen tcp://127.0.0.1:{port} --test 64x48@100:GRAY8");
+    let _serving = Running::start(place.command(&serve));
+    eventually("it serves", || place.socket("cam0").exists());
+    let uri = format!("tcp://127.0.0.1:{port}");
+    let output = place.run(&format!("recv {uri} -n 30 --json --timeout 20"));
+    expect_code(&output, 0);
+    assert_eq!(json(&output)["frames"], 30, "{}", stdout(&output));
+    assert_eq!(json(&output)["bytes"], 30 * 64 * 48);
+
+    let watching = Running::start(place.command(&format!("recv {uri} --timeout 30")));
+    let mut figures = serde_json::Value::Null;
+    eventually("it is among the subscribers", || {
+        let output = place.run(&format!("info {uri} --json --timeout 20"));
+        expect_code(&output, 0);
+        figures = json(&output);
+        figures["subscribers"][0]["frames"].as_u64() > Some(0)
+    });
+    assert_eq!(figures["subscribers"][0]["transport"], "tcp", "{figures}");
+    let table = place.run(&format!("info {uri} --timeout 20"));
+    assert!(stdout(&table).contains("tcp 127.0.0.1:"), "{}", stdout(&table));
+    drop(watching);
+
+    let output = place.run(&format!("recv {uri} -n 10 --timeout 20 videoconvert ! filesink location=out"));
+    expect_code(&output, 0);
+    assert_eq!(std::fs::metadata(place.path().join("out")).unwrap().len(), 10 * 64 * 48);
+}
+
+#[test]
+fn who_is_not_there_and_who_must_not_be_are_told_apart() {
+    let place = Place::new();
+    let output = place.run(&format!("recv tcp://127.0.0.1:{} -n 1 --timeout 20", port()));
+    expect_code(&output, 3);
+    assert!(stderr(&output).contains("refused"), "{}", stderr(&output));
+    // An address of documentation, where nobody is: it is not even tried.
+    for command in ["recv tcp://192.0.2.1 -n 1 --timeout 20", "info tcp://192.0.2.1 --timeout 20"] {
+        let start = std::time::Instant::now();
+        let output = place.run(command);
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains("insecure"), "{}", stderr(&output));
+        assert!(start.elapsed() < Duration::from_secs(15));
+    }
+    for uri in ["rdma://127.0.0.1", "remote://127.0.0.1", "tcp:host", "tcp://h:99999"] {
+        let output = place.run(&format!("recv {uri} -n 1 --timeout 20"));
+        expect_code(&output, 2);
+    }
+}

@@ -1,0 +1,63 @@
+//! The elements over `tcp://`.
+
+mod source;
+
+use gst::prelude::*;
+use source::*;
+
+const CAPS: &str = "video/x-raw,format=I420,width=320,height=240,framerate=50/1";
+
+/// A port that nobody listens on now.
+fn port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").port()
+}
+
+#[test]
+fn local_and_remote_sources_receive_the_same_bytes() {
+    let place = Place::new();
+    let (tcp, plain) = (format!("tcp://127.0.0.1:{}", port()), place.file("plain"));
+    Pipeline::playing(&format!(
+        "videotestsrc num-buffers=40 pattern=ball ! {CAPS} ! filesink location={plain}"
+    ))
+    .wait();
+    let receive = |uri: &str, file: &str| {
+        let file = place.file(file);
+        Pipeline::playing(&format!("pagecastsrc uri={uri} ! {CAPS} ! filesink location={file}"))
+    };
+    // They may come before the publisher.
+    let sources = [receive(&place.uri(), "local"), receive(&tcp, "remote")];
+    let uris = format!("{} {tcp}", place.uri());
+    let publisher = Pipeline::playing(&format!(
+        "videotestsrc num-buffers=40 pattern=ball ! {CAPS} ! pagecastsink wait-for-clients=2 uri=\"{uris}\""
+    ));
+    publisher.wait();
+    sources.iter().for_each(Pipeline::wait);
+    let plain = std::fs::read(plain).expect("a file");
+    assert_eq!(plain.len() % 40, 0);
+    for file in ["local", "remote"] {
+        let received = std::fs::read(place.file(file)).expect("a file");
+        assert_eq!(received.len(), plain.len(), "{file}");
+        assert!(received == plain, "{file} is not the same");
+    }
+}
+
+#[test]
+fn another_host_needs_to_be_allowed_at_both_ends() {
+    init();
+    for element in ["pagecastsink", "pagecastsrc"] {
+        let made = gst::ElementFactory::make(element).build().expect(element);
+        assert!(!made.property::<bool>("insecure"), "{element}");
+        made.set_property("networks", "10.0.0.0/8 no-network");
+        made.set_property("uri", "tcp://127.0.0.1:1");
+        assert!(made.set_state(gst::State::Paused).is_err(), "{element} takes what is no network");
+        let _ = made.set_state(gst::State::Null);
+    }
+    let sink = gst::ElementFactory::make("pagecastsink").property("uri", "tcp://0.0.0.0:0").build();
+    let sink = sink.expect("a sink");
+    assert!(sink.set_state(gst::State::Paused).is_err(), "everybody would be served in clear text");
+    let _ = sink.set_state(gst::State::Null);
+    sink.set_property("insecure", true);
+    assert!(sink.set_state(gst::State::Paused).is_ok());
+    let _ = sink.set_state(gst::State::Null);
+}
