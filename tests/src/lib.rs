@@ -4,6 +4,7 @@ pub mod peers;
 pub mod proc;
 pub mod random;
 pub mod roles;
+pub mod scaling;
 pub mod scene;
 
 use std::path::Path;
