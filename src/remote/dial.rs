@@ -10,6 +10,9 @@ use super::RemoteOptions;
 use super::ingress::Ingress;
 use crate::pool::{Pool, PoolOptions};
 
+/// Bytes, with the kernel's own, that may lie between a bridge and its subscriber.
+const LOCAL_BUFFER: usize = 1 << 20;
+
 /// Why a bridge ended, or was not built; nothing while it stands.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cause(Arc<Mutex<Option<Ended>>>);
@@ -65,6 +68,8 @@ impl Way {
             },
         };
         let (subscribers, local) = Seqpacket::pair().map_err(std::io::Error::other)?;
+        // Many small frames may be held; where the system gives less, they wait in the bridge.
+        let _ = local.set_buffers(LOCAL_BUFFER, LOCAL_BUFFER);
         let cause = Cause::default();
         let (host, port, insecure) = (self.host.clone(), self.port, self.options.insecure);
         let (pool, told) = (self.pool.clone(), cause.clone());

@@ -108,11 +108,9 @@ impl Ingress {
 
     fn wait(&self) {
         let now = Instant::now();
-        let mut until = self.link.next_look();
         let blocked = !self.outlet.is_empty();
-        if blocked {
-            until = until.min(now + RETRY);
-        }
+        // Who does not read the link cannot tell that it is dead.
+        let until = if blocked { now + RETRY } else { self.link.next_look() };
         let listen = if self.link.is_busy() { PollFlags::empty() } else { PollFlags::POLLIN };
         let mut fds = vec![PollFd::new(self.local.as_fd(), listen)];
         if !blocked {
