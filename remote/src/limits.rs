@@ -16,6 +16,8 @@ pub const MAX_IN_A_ROW: usize = 64;
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A peer of which nothing was heard for so long is dead.
 pub const DEAD: Duration = Duration::from_secs(5);
+/// Work that a device was given and neither did nor refused for so long ends the link.
+pub const STALLED: Duration = Duration::from_secs(10);
 /// How long a newcomer may take to say hello.
 pub const HELLO: Duration = Duration::from_secs(2);
 /// How long connecting may take.

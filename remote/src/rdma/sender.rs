@@ -12,7 +12,7 @@ use super::RdmaError;
 use super::control::{Control, Grant, Message};
 use super::domain::Sources;
 use super::link::Pair;
-use crate::limits::{MAX_FRAMES_UNDER_WAY, MAX_IN_A_ROW};
+use crate::limits::{MAX_FRAMES_UNDER_WAY, MAX_IN_A_ROW, STALLED};
 use crate::link::{FromSubscriber, Payload, PollFds, Sender};
 use crate::{LinkError, PeerFault};
 
@@ -22,7 +22,7 @@ struct Leaving {
     size: u64,
     payload: Payload,
     grant: Option<Grant>,
-    posted: bool,
+    posted: Option<Instant>,
 }
 
 /// Sends frames by RDMA.
@@ -75,10 +75,10 @@ impl RdmaSender {
 
     /// Posts what has a place.
     fn post(&mut self) -> Result<(), LinkError> {
-        for frame in self.frames.iter_mut().filter(|frame| !frame.posted) {
+        for frame in self.frames.iter_mut().filter(|frame| frame.posted.is_none()) {
             let Some(grant) = &frame.grant else { return Ok(()) };
             match write(&mut self.pair, &self.sources, frame.frame, &frame.payload, grant) {
-                Ok(()) => frame.posted = true,
+                Ok(()) => frame.posted = Some(Instant::now()),
                 Err(LinkError::Rdma(RdmaError::Post(PostError::Full { .. }))) => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -90,7 +90,8 @@ impl RdmaSender {
         for ended in self.pair.completions()? {
             ended.outcome.map_err(RdmaError::from)?;
             // Work ends in the order in which it was posted.
-            if let Some(at) = self.frames.iter().position(|frame| frame.posted && frame.frame == ended.token)
+            if let Some(at) =
+                self.frames.iter().position(|frame| frame.posted.is_some() && frame.frame == ended.token)
             {
                 self.frames.remove(at);
                 done.push(ended.token);
@@ -156,7 +157,7 @@ impl Sender for RdmaSender {
         let size = payload.parts.iter().map(|part| part.length() as u64).sum();
         match size {
             0 => self.empty.push(frame),
-            size => self.frames.push_back(Leaving { frame, size, payload, grant: None, posted: false }),
+            size => self.frames.push_back(Leaving { frame, size, payload, grant: None, posted: None }),
         }
     }
 
@@ -167,7 +168,13 @@ impl Sender for RdmaSender {
             return Ok(());
         }
         self.complete(done)?;
-        self.post()
+        self.post()?;
+        // A device gives up by itself long before; one that does not must not hold the publisher for ever.
+        let oldest = self.frames.front().and_then(|frame| frame.posted);
+        match oldest.is_some_and(|posted| posted.elapsed() > STALLED) {
+            true => Err(LinkError::Silent(STALLED.as_secs())),
+            false => Ok(()),
+        }
     }
 
     fn receive(&mut self, events: &mut Vec<FromSubscriber>) -> Result<(), LinkError> {
