@@ -44,7 +44,7 @@ stage_features() {
 # test_binary PACKAGE TARGET: builds it and prints its path.
 test_binary() {
   cargo test --no-run --message-format=json-render-diagnostics -p "$1" "$2" </dev/null |
-    grep '"test":true' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
+    grep '"profile":{[^}]*"test":true' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
 }
 
 stage_testbed() {

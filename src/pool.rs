@@ -63,9 +63,6 @@ pub enum PoolError {
     /// The pages could not be had.
     #[error(transparent)]
     Alloc(#[from] AllocError),
-    /// A device that the pool is registered with does not take the pages.
-    #[error("a buffer cannot be registered for RDMA: {0}")]
-    Register(#[from] RegisterError),
 }
 
 /// Can find buffers that were given back but not looked at yet; a publisher is one.
@@ -198,15 +195,21 @@ impl Pool {
     }
 
     /// Registers the pool with a device: its free buffers now, every other before it is filled next, so that
-    /// nothing is registered while a frame is under way. To register it with the same domain again does nothing.
+    /// nothing is registered while a frame is under way. To register it with the same domain again does nothing. A
+    /// buffer that cannot be registered later serves everybody but the device: see `Frame::registered`.
     ///
     /// # Errors
-    /// What the device, or the limit of locked memory, says of a buffer.
+    /// What the device, or the limit of locked memory, says of a free buffer; the pool is not registered then.
     pub fn register(&self, domain: &Arc<ProtectionDomain>, access: Access) -> Result<(), RegisterError> {
         self.0.registrar.add(domain, access);
         // Nobody may lease them meanwhile; whoever wants to waits, once, instead of at a frame.
         let state = self.state();
-        state.free.values().flatten().try_for_each(|buffer| self.0.registrar.register(buffer))
+        let registered =
+            state.free.values().flatten().try_for_each(|buffer| self.0.registrar.register(buffer));
+        if registered.is_err() {
+            self.0.registrar.remove(domain);
+        }
+        registered
     }
 
     /// Lets go of all buffers that are free.
@@ -280,7 +283,7 @@ impl Pool {
             let mut state = self.state();
             if let Some(buffer) = state.take(size, footprint) {
                 drop(state);
-                return self.lease(buffer);
+                return Ok(self.lease(buffer));
             }
             while state.total + footprint as u64 > limit {
                 match state.take_any() {
@@ -298,7 +301,7 @@ impl Pool {
                 let mut state = self.state();
                 state.total = state.total + buffer.size() as u64 - footprint as u64;
                 drop(state);
-                self.lease(Arc::new(buffer))
+                Ok(self.lease(Arc::new(buffer)))
             }
             Err(error) => {
                 let mut state = self.state();
@@ -310,10 +313,13 @@ impl Pool {
         }
     }
 
-    fn lease(&self, buffer: Arc<Buffer>) -> Result<Lease, PoolError> {
+    fn lease(&self, buffer: Arc<Buffer>) -> Lease {
         let lease = Lease { buffer: Some(buffer), home: self.clone() };
-        self.0.registrar.register(lease.buffer())?;
-        Ok(lease)
+        // Who reads on this host must not suffer from what a device cannot have.
+        if let Err(error) = self.0.registrar.register(lease.buffer()) {
+            tracing::warn!(%error, "a buffer cannot be registered for RDMA");
+        }
+        lease
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -83,6 +83,12 @@ impl Registrar {
         self.any.store(true, Ordering::Release);
     }
 
+    pub(crate) fn remove(&self, domain: &Arc<ProtectionDomain>) {
+        let mut domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
+        domains.retain(|(known, _)| !Arc::ptr_eq(known, domain));
+        self.any.store(!domains.is_empty(), Ordering::Release);
+    }
+
     /// Registers a buffer where it is not yet.
     pub(crate) fn register(&self, buffer: &Buffer) -> Result<(), RegisterError> {
         if !self.any.load(Ordering::Acquire) {

@@ -152,7 +152,7 @@ impl Relay {
         let last = self.last.swap(frame.id(), Ordering::Relaxed);
         let first = self.frames.fetch_add(1, Ordering::Relaxed) == 0;
         // Our own numbers have no gaps: who subscribes here must be told of those upstream.
-        match last + 1 == frame.id() || first {
+        match last.wrapping_add(1) == frame.id() || first {
             true => self.publisher.publish(frame)?,
             false => self.publisher.publish(&after_gap(frame)?)?,
         }

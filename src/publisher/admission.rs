@@ -46,9 +46,13 @@ pub(super) fn may_enter(shared: &Shared, socket: &Seqpacket) -> Result<(), Refus
     let peer = socket.peer().map_err(|error| refusal(error.to_string()))?;
     let core = shared.lock();
     if core.closing {
-        return Err(Refusal { code: RefusalCode::Closing, text: "the publisher ends".to_owned() });
+        return Err(closing());
     }
     core.options.access.admits(&peer).map_err(|error| refusal(error.to_string()))
+}
+
+fn closing() -> Refusal {
+    Refusal { code: RefusalCode::Closing, text: "the publisher ends".to_owned() }
 }
 
 pub(super) fn refuse(socket: &Seqpacket, refusal: &Refusal) {
@@ -99,6 +103,11 @@ fn greet(shared: &Arc<Shared>, socket: &Seqpacket, hello: Hello) -> Answer {
     match hello.role {
         Role::Observer => {
             let core = shared.lock();
+            if core.closing {
+                drop(core);
+                refuse(socket, &closing());
+                return Answer::End;
+            }
             let welcome = welcome(&core, version, None, Share { credits: 0, mailbox: 0 }, FaceSet::empty());
             let epoch = core.epoch;
             drop(core);
@@ -127,6 +136,12 @@ pub(super) fn admit(
 ) -> Option<SubscriberId> {
     let peer = socket.peer().ok()?;
     let mut core = shared.lock();
+    // It may have closed since this one came.
+    if core.closing {
+        drop(core);
+        refuse(&socket, &closing());
+        return None;
+    }
     let allowed = if core.options.access.dma_buf_for(&peer) { FaceSet::all() } else { FaceSet::MEMORY };
     let faces = hello.faces & allowed;
     if faces.is_empty() {

@@ -161,7 +161,12 @@ impl Shared {
 
     /// The service thread meets whoever is at the other end of this socket. That it may come was looked at.
     pub(crate) fn adopt(&self, socket: Seqpacket, origin: Origin) {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push((socket, origin));
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody looks there any more; the other end sees the socket close.
+        if !self.is_ended() {
+            inbox.push((socket, origin));
+        }
+        drop(inbox);
         let _ = self.wake.write(1);
     }
 

@@ -120,10 +120,14 @@ impl Egress {
         }
         received?;
         loop {
-            self.pass_on();
+            let moved = self.pass_on();
             self.link.flush(&mut self.returns)?;
             self.give_back();
             self.hung_up |= !self.outlet.flush(&self.local);
+            // What has left made room, and nobody will say so.
+            if moved && !self.backlog.is_empty() && !self.link.is_busy() {
+                continue;
+            }
             if !self.wants_more() || !self.take_local()? {
                 return Ok(());
             }
@@ -204,8 +208,14 @@ impl Egress {
         }
     }
 
-    /// Gives the link what waits, as far as it and the window take it.
-    fn pass_on(&mut self) {
+    /// Gives the link what waits, as far as it and the window take it; whether it took something.
+    fn pass_on(&mut self) -> bool {
+        let before = self.backlog.len();
+        self.pass_on_all();
+        self.backlog.len() < before
+    }
+
+    fn pass_on_all(&mut self) {
         if self.hung_up {
             self.backlog.retain(|item| matches!(item, Item::Packet(_)));
         }

@@ -50,6 +50,10 @@ pub(super) struct Ingress {
     epoch: u32,
     /// Whether the subscriber has said good-bye, or is gone.
     left: bool,
+    /// Whether nothing can be sent over the link any more; what has come is still received.
+    mute: bool,
+    /// How the link ended, told when the subscriber has all that came before.
+    ended: Option<LinkError>,
     bytes: Vec<u8>,
 }
 
@@ -66,6 +70,8 @@ impl Ingress {
             batch: PacketBuilder::default(),
             epoch: 0,
             left: false,
+            mute: false,
+            ended: None,
             bytes: vec![0; MAX_PACKET],
         }
     }
@@ -83,13 +89,28 @@ impl Ingress {
     }
 
     fn step(&mut self) -> Result<(), LinkError> {
-        while !self.left && !self.link.is_busy() && self.take_local()? {}
-        let mut events = Vec::new();
+        while !self.left && self.listens() && self.take_local()? {}
         // Who does not take in what is here gets no more.
-        let received = match self.outlet.is_empty() {
-            true => self.link.receive(&mut self.pages, &mut events),
-            false => Ok(()),
-        };
+        if self.outlet.is_empty() && self.ended.is_none() {
+            self.take_remote()?;
+        }
+        let here = self.outlet.flush(&self.local);
+        // What it has said before it went is still read.
+        if !here {
+            while !self.left && self.take_local()? {}
+        }
+        if self.ended.is_none() && !self.mute {
+            self.mute = self.link.flush().is_err();
+        }
+        if !here || self.outlet.is_empty() {
+            return self.ended.take().map_or(Ok(()), Err);
+        }
+        Ok(())
+    }
+
+    fn take_remote(&mut self) -> Result<(), LinkError> {
+        let mut events = Vec::new();
+        self.ended = self.link.receive(&mut self.pages, &mut events).err();
         for event in events {
             match event {
                 FromPublisher::Packet(packet) => self.pass_on(packet),
@@ -97,27 +118,32 @@ impl Ingress {
             }
         }
         self.end_batch();
-        let here = self.outlet.flush(&self.local);
-        received?;
-        // What it has said before it went is still read.
-        if !here {
-            while !self.left && self.take_local()? {}
-        }
-        self.link.flush()
+        Ok(())
     }
 
-    fn wait(&self) {
+    /// Whether the link takes what the subscriber says, or there is none to take it.
+    fn listens(&self) -> bool {
+        self.mute || self.ended.is_some() || !self.link.is_busy()
+    }
+
+    fn wait(&mut self) {
         let now = Instant::now();
         let blocked = !self.outlet.is_empty();
         // Who does not read the link cannot tell that it is dead.
         let until = if blocked { now + RETRY } else { self.link.next_look() };
-        let listen = if self.link.is_busy() { PollFlags::empty() } else { PollFlags::POLLIN };
-        let mut fds = vec![PollFd::new(self.local.as_fd(), listen)];
+        let listens = self.listens();
+        let mut fds = vec![PollFd::new(
+            self.local.as_fd(),
+            if listens { PollFlags::POLLIN } else { PollFlags::empty() },
+        )];
         if !blocked {
             fds.extend(self.link.poll_fds());
         }
         let left = until.saturating_duration_since(now).as_micros().div_ceil(1000).min(1000);
         let _ = poll(&mut fds, PollTimeout::from(left as u16));
+        // What it said and cannot be passed on is not waited for.
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        self.left |= !listens && fds[0].revents().is_some_and(|revents| revents.intersects(gone));
     }
 
     /// Records for the subscriber, as they came.
@@ -213,7 +239,9 @@ impl Ingress {
                 }
                 message => message,
             };
-            self.link.send_packet(&packet(epoch, &message));
+            if !self.mute && self.ended.is_none() {
+                self.link.send_packet(&packet(epoch, &message));
+            }
         }
         Ok(true)
     }

@@ -1,8 +1,8 @@
 //! Subscribers on other hosts.
 //!
 //! A remote link is a pair of bridges, one in each process. Towards its own process each is the other end of an
-//! ordinary local link, over a socket pair: the publisher's bridge ([`egress`]) is one more subscriber, the
-//! subscriber's ([`ingress`]) a publisher with pages of its own. So policies, budgets, stickies, late joiners
+//! ordinary local link, over a socket pair: the publisher's bridge (`egress`) is one more subscriber, the
+//! subscriber's (`ingress`) a publisher with pages of its own. So policies, budgets, stickies, late joiners
 //! and reconnecting are what they are on one host, and are written once.
 
 mod dial;

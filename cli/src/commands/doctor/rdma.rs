@@ -88,11 +88,13 @@ fn registration(device: &Arc<Device>) -> Check {
     };
     let wants = Wants { offer_dma_buf: true, ..Wants::default() };
     let pool = Pool::new(PoolOptions { backing: BackingChoice::Memfd, limit: SIZE as u64, wants });
-    let lease = match pool.register(&domain, Access::Source).map_err(pagecast::PoolError::from) {
-        Ok(()) => pool.acquire(SIZE),
-        Err(error) => Err(error),
-    };
-    let lease = match lease {
+    if let Err(error) = pool.populate(SIZE, 1) {
+        return warn(&error);
+    }
+    if let Err(error) = pool.register(&domain, Access::Source) {
+        return warn(&error);
+    }
+    let lease = match pool.acquire(SIZE) {
         Ok(lease) => lease,
         Err(error) => return warn(&error),
     };
