@@ -334,3 +334,52 @@ fn a_relay_crosses_once_and_serves_both_kinds() {
     relay.stop();
     thread.join().expect("the relay's thread").expect("no error");
 }
+
+#[test]
+fn who_reads_late_still_gets_all_that_came_before_the_end() {
+    let (publisher, pool) = publisher(ANY, patient());
+    let options = SubscriberOptions { credits: Some(64), ..SubscriberOptions::default() };
+    let subscriber = subscriber(&address(&publisher, "tcp"), options);
+    assert!(publisher.wait_for_subscribers(1, PATIENCE));
+    for number in 0..30 {
+        publisher.publish(&stamped(&pool, number, 20_000)).expect("published");
+    }
+    publisher.publish_event("eos", b"").expect("an event");
+    let closing = std::thread::spawn(move || publisher.close(Duration::from_secs(8)));
+    std::thread::sleep(Duration::from_millis(300));
+    // More buffers than may be under way unseen are held all the time.
+    let mut held = Vec::new();
+    loop {
+        match subscriber.recv(PATIENCE).expect("a message") {
+            Message::Frame(frame) => {
+                assert_eq!(check(&frame), Ok(held.len() as u64));
+                held.push(frame);
+            }
+            Message::Event(event) => {
+                assert_eq!((event.name.as_str(), held.len()), ("eos", 30));
+                break;
+            }
+            _ => {}
+        }
+    }
+    closing.join().expect("closed");
+}
+
+#[test]
+fn a_burst_of_small_frames_waits_for_nobody() {
+    let (publisher, pool) = publisher(ANY, patient());
+    let options = SubscriberOptions { credits: Some(64), ..SubscriberOptions::default() };
+    let subscriber = subscriber(&address(&publisher, "tcp"), options);
+    assert!(publisher.wait_for_subscribers(1, PATIENCE));
+    let begun = std::time::Instant::now();
+    let sending = std::thread::spawn(move || {
+        (0..200).for_each(|number| publisher.publish(&stamped(&pool, number, 2000)).expect("published"));
+        publisher
+    });
+    // Nothing is returned meanwhile, so nothing from here wakes the other end.
+    let held: Vec<_> = (0..200).map(|_| subscriber.next_frame(PATIENCE).expect("a frame")).collect();
+    assert!(held.iter().enumerate().all(|(number, frame)| check(frame) == Ok(number as u64)));
+    // With a heartbeat for every two frames it would be a minute and more.
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    drop(sending.join().expect("published"));
+}
