@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mprotect, munmap};
@@ -31,6 +33,7 @@ pub(super) fn run(uri: &str, options: &Options) {
     for (whose, paths) in [("own", own), ("publisher", theirs)] {
         for path in paths {
             files += 1;
+            wait_until_made(&path);
             for writable in [true, false] {
                 let opened = OpenOptions::new().read(true).write(writable).open(&path);
                 let Ok(file) = opened else { continue };
@@ -58,6 +61,17 @@ fn fds_of(pid: u32) -> Vec<std::path::PathBuf> {
     paths
         .filter(|path| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("/memfd:")))
         .collect()
+}
+
+/// A buffer that its owner is just making is nobody's frame yet: it is looked at when the owner is done with it, or after
+/// a while if that never comes.
+fn wait_until_made(path: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let Ok(file) = File::open(path) else { return };
+    let seals = || fcntl(&file, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
+    while seals().is_ok_and(|seals| !seals.contains(SealFlag::F_SEAL_SEAL)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn attempt(how: &str, fd: BorrowedFd<'_>, wrote: &mut Vec<String>) {
