@@ -4,7 +4,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Place, Running, eventually, expect_code, json, stderr, stdout};
+use common::{Place, expect_code, stderr};
+#[cfg(feature = "gstreamer")]
+use common::{Running, eventually, json, stdout};
 
 /// A port that nobody listens on now.
 fn port() -> u16 {
