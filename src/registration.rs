@@ -5,12 +5,12 @@
 //! registration lives as long as the buffer, or as long as somebody has the region: work in flight keeps it, and the
 //! region keeps the mapping.
 
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pagecast_allocators::{Buffer, Mapping};
-use pagecast_verbs::{Access, Memory, MemoryRegion, ProtectionDomain, RegisterError};
+use pagecast_allocators::Buffer;
+use pagecast_remote::registration::{find, keep, register};
+use pagecast_verbs::{Access, MemoryRegion, ProtectionDomain, RegisterError};
 
 /// Bytes as a device addresses them.
 #[derive(Clone, Debug)]
@@ -30,38 +30,12 @@ pub fn part(buffer: &Buffer, domain: &Arc<ProtectionDomain>, offset: usize, leng
     Some(Part { address: region.address() + offset as u64, length: length as u64, region })
 }
 
-fn find(buffer: &Buffer, domain: &Arc<ProtectionDomain>) -> Option<Arc<MemoryRegion>> {
-    let of_domain = |registered: &Registered| {
-        Arc::ptr_eq(registered.region.domain(), domain).then(|| registered.region.clone())
-    };
-    buffer.attached(of_domain)
-}
+/// Goes with a buffer, as its registration does.
+struct Counted(Arc<AtomicU64>);
 
-/// A mapping as verbs see it.
-struct Pages(Arc<Mapping>);
-
-// SAFETY: a mapping stays where it is until it is dropped, and this keeps it. A device only writes into buffers that
-// are registered for receiving; their owner hands them out when nothing is written any more.
-unsafe impl Memory for Pages {
-    fn base(&self) -> NonNull<u8> {
-        // A mapping is never at address 0; were it so, nothing is registered.
-        NonNull::new(self.0.as_ptr().cast_mut()).unwrap_or(NonNull::dangling())
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
-/// A registration, kept with its buffer and counted.
-struct Registered {
-    region: Arc<MemoryRegion>,
-    count: Arc<AtomicU64>,
-}
-
-impl Drop for Registered {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -101,9 +75,9 @@ impl Registrar {
                 continue;
             }
             let mapping = buffer.share_mapping().ok_or(RegisterError::BadPages)?;
-            let region = MemoryRegion::register(domain, Arc::new(Pages(mapping)), *access)?;
+            keep(buffer, register(domain, mapping, *access)?);
             self.count.fetch_add(1, Ordering::Relaxed);
-            buffer.attach(Registered { region, count: self.count.clone() });
+            buffer.attach(Counted(self.count.clone()));
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ pub mod memory;
 pub mod network;
 pub mod pulse;
 pub mod rdma;
+pub mod registration;
 pub mod tcp;
 pub mod window;
 

@@ -2,30 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use pagecast_allocators::{Buffer, FaceKind, Mapping};
-use pagecast_verbs::{Access, Device, Gid, Memory, MemoryRegion, ProtectionDomain, RegisterError, Verbs};
+use pagecast_allocators::{Buffer, FaceKind};
+use pagecast_verbs::{Access, Device, Gid, MemoryRegion, ProtectionDomain, RegisterError, Verbs};
 
 use super::RdmaError;
-use crate::LinkError;
-
-/// A mapping as verbs see it.
-struct Mapped(Arc<Mapping>);
-
-// SAFETY: a mapping stays where it is until it is dropped, and this keeps it. Slices of pages that others write are never
-// made (the mapping's own rule), and rooms are their owner's alone.
-unsafe impl Memory for Mapped {
-    fn base(&self) -> NonNull<u8> {
-        // A mapping is never at address 0.
-        NonNull::new(self.0.as_ptr().cast_mut()).unwrap_or(NonNull::dangling())
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-}
+use crate::{LinkError, registration};
 
 /// Where frames are sent from: one protection domain for all links of a device, so that a buffer is registered once,
 /// whoever gets it. Nobody can write there.
@@ -41,9 +24,6 @@ impl std::fmt::Debug for Sources {
         f.debug_struct("Sources").field("device", &self.domain.device().name()).finish_non_exhaustive()
     }
 }
-
-/// The registration of a buffer, kept with it.
-struct Source(Arc<MemoryRegion>);
 
 impl Sources {
     /// Those of the device that has `address`.
@@ -68,12 +48,11 @@ impl Sources {
     /// The buffer's registration, made if there is none, and where the buffer starts in it.
     pub(super) fn region(&self, buffer: &Buffer) -> Result<Arc<MemoryRegion>, LinkError> {
         let _one = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
-        let ours = |source: &Source| Arc::ptr_eq(source.0.domain(), &self.domain).then(|| source.0.clone());
-        if let Some(region) = buffer.attached(ours) {
+        if let Some(region) = registration::find(buffer, &self.domain) {
             return Ok(region);
         }
         let region = self.register(buffer)?;
-        buffer.attach(Source(region.clone()));
+        registration::keep(buffer, region.clone());
         Ok(region)
     }
 
@@ -111,7 +90,7 @@ fn register(
     if access != Access::Source && !mapping.is_writable() {
         return Err(LinkError::NoPages("pages that cannot be written".to_owned()));
     }
-    Ok(MemoryRegion::register(domain, Arc::new(Mapped(mapping)), access).map_err(RdmaError::from)?)
+    Ok(registration::register(domain, mapping, access).map_err(RdmaError::from)?)
 }
 
 /// Where one peer may write: its own protection domain, so that its keys open nothing else, and registrations that end with

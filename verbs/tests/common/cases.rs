@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pagecast_verbs::{Access, Fault, Side, Slice, State, Timing, WorkError, Write};
 
-use crate::common::{Scene, completion, failure, pair, remote, send_frame};
+use crate::common::{End, Scene, completion, failure, pair, remote, send_frame};
 use crate::pages::{BLOCK, FRAME, check, stamp};
 
 /// A test of each case, with a scene from `$scene` or none where the machine has none.
@@ -35,16 +35,21 @@ pub(crate) use conformance;
 
 pub(crate) fn frames_arrive_whole_with_their_immediates(scene: &Scene) {
     let (mut a, mut b) = pair(scene, Timing::default());
+    send_and_check(&mut a, &mut b, 10);
+}
+
+/// Sends so many stamped frames, each checked with its immediate.
+pub(crate) fn send_and_check(a: &mut End, b: &mut End, frames: u32) {
     let (source, target) = (a.register(FRAME, Access::Source), b.register(FRAME, Access::Receive));
-    for frame in 0..10 {
+    for frame in 0..frames {
         stamp(&source.1, frame);
         b.queue.post_recv(frame.into(), &[]).unwrap();
-        send_frame(&mut a, &source.0, remote(&target.0), 4 * BLOCK, frame);
-        let got = completion(&mut b);
+        send_frame(a, &source.0, remote(&target.0), 4 * BLOCK, frame);
+        let got = completion(b);
         assert_eq!((got.token, got.side), (frame.into(), Side::Receive));
         assert_eq!(got.outcome.unwrap().immediate, Some(frame));
         check(&target.1, frame).unwrap();
-        let sent = completion(&mut a);
+        let sent = completion(a);
         assert_eq!((sent.token, sent.side), (frame.into(), Side::Send));
         sent.outcome.unwrap();
     }

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{completion, pair, remote, send_frame};
-use pagecast_verbs::{Access, Completion, Fault, MemoryRegion, Side, Timing, Verbs, WorkError, counters};
-use pages::{BLOCK, FRAME, check, stamp};
+use pagecast_verbs::{Access, Completion, Fault, MemoryRegion, Timing, Verbs, WorkError, counters};
+use pages::{BLOCK, FRAME};
 use support::{regions_seen_from_outside, testbed};
 
 cases::conformance!(testbed);
@@ -25,21 +25,8 @@ fn stamped_frames_arrive_whole_with_their_immediate_and_the_hardware_counted_the
     let Some(scene) = testbed() else { return };
     let (mut a, mut b) = pair(&scene, Timing::default());
     let before = counters::read(a.device.name(), 1).unwrap();
-    let (source, target) = (a.register(FRAME, Access::Source), b.register(FRAME, Access::Receive));
     const FRAMES: u32 = 20;
-    for frame in 0..FRAMES {
-        stamp(&source.1, frame);
-        b.queue.post_recv(frame.into(), &[]).unwrap();
-        send_frame(&mut a, &source.0, remote(&target.0), 4 * BLOCK, frame);
-        let got = completion(&mut b);
-        assert_eq!((got.token, got.side), (frame.into(), Side::Receive));
-        assert_eq!(got.outcome.unwrap().immediate, Some(frame));
-        check(&target.1, frame).unwrap();
-        let sent = completion(&mut a);
-        assert_eq!((sent.token, sent.side), (frame.into(), Side::Send));
-        sent.outcome.unwrap();
-    }
-    assert_eq!((a.queue.in_flight(), b.queue.in_flight()), (0, 0));
+    cases::send_and_check(&mut a, &mut b, FRAMES);
     let packets = counters::read(a.device.name(), 1).unwrap()["sent_pkts"] - before["sent_pkts"];
     let mtu = a.queue.endpoint().mtu.min(b.queue.endpoint().mtu).bytes() as u64;
     assert!(packets >= FRAMES as u64 * FRAME as u64 / mtu, "{packets} packets of {mtu} bytes");
