@@ -77,7 +77,7 @@ pub use subscriber::AsyncSubscriber;
 pub use subscriber::{Message, RecvError, Subscriber, SubscriberOptions};
 
 pub use pagecast_allocators as allocators;
-pub use pagecast_allocators::{AccessMode, BackingChoice, Buffer, FaceKind, Wants};
+pub use pagecast_allocators::{AccessMode, BackingChoice, Buffer, FaceKind, PageSize, Wants};
 pub use pagecast_ipc as ipc;
 pub use pagecast_ipc::policy::{Policy, Rate};
 pub use pagecast_ipc::wire::{Clock, Event, FaceSet, FrameFlags, Meta, Plane, Sticky, Times};

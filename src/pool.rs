@@ -1,5 +1,7 @@
 //! Buffers that are filled, published and used again.
 
+mod sizes;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -11,9 +13,7 @@ use pagecast_allocators::{
 use pagecast_verbs::{Access, ProtectionDomain, RegisterError};
 
 use crate::registration::Registrar;
-
-/// Small sizes are rounded up to a power of two, larger ones to a multiple of this.
-const LARGE_STEP: usize = 64 * 1024;
+use sizes::Sizes;
 
 /// How long [`Pool::acquire_by`] sleeps between two looks at an exhausted pool.
 const RETRY: Duration = Duration::from_millis(1);
@@ -99,8 +99,7 @@ struct State {
 
 struct Shared {
     backing: WithFallback,
-    /// Pages as large as this are expected.
-    granule: usize,
+    sizes: Sizes,
     options: PoolOptions,
     state: Mutex<State>,
     reclaimers: Mutex<Vec<Weak<dyn Reclaim>>>,
@@ -129,13 +128,16 @@ impl Pool {
     }
 
     fn of(backing: WithFallback, options: PoolOptions) -> Self {
+        let (page, preferred) = (backing.finest_granularity().max(1), backing.granularity());
+        let always_huge = options.backing == BackingChoice::Hugetlb;
         // Where no huge page is reserved, `auto` will not have any.
-        let huge = options.backing != BackingChoice::Auto || HugetlbBacking::pages_available() > 0;
-        let granule = if huge { backing.granularity().max(1) } else { 1 };
+        let reserved = options.backing != BackingChoice::Auto || HugetlbBacking::pages_available() > 0;
+        let huge = (preferred > page && reserved).then_some(preferred);
+        let sizes = Sizes { page, huge, always_huge };
         let state = Mutex::default();
         Self(Arc::new(Shared {
             backing,
-            granule,
+            sizes,
             options,
             state,
             reclaimers: Mutex::default(),
@@ -241,9 +243,7 @@ impl Pool {
     /// What a buffer of `size` bytes takes from the limit. Pages larger than the machine's are used only
     /// where at least half of one is filled.
     pub fn footprint(&self, size: usize) -> usize {
-        let (class, granule) = (class_of(size), self.0.granule);
-        let whole = class >= granule / 2 || self.0.options.backing == BackingChoice::Hugetlb;
-        if whole { class.next_multiple_of(granule) } else { class }
+        self.0.sizes.footprint(size)
     }
 
     /// Its figures.
@@ -296,7 +296,7 @@ impl Pool {
             state.allocated += 1;
         }
         drop(retired);
-        match self.0.backing.allocate(class_of(size), &self.0.options.wants) {
+        match self.0.backing.allocate(self.0.sizes.class(size), &self.0.options.wants) {
             Ok(buffer) => {
                 let mut state = self.state();
                 state.total = state.total + buffer.size() as u64 - footprint as u64;
@@ -325,10 +325,6 @@ impl Pool {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn class_of(size: usize) -> usize {
-    if size <= LARGE_STEP { size.next_power_of_two().max(4096) } else { size.next_multiple_of(LARGE_STEP) }
 }
 
 impl State {

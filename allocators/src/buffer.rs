@@ -92,7 +92,7 @@ impl Buffer {
         self.id
     }
 
-    /// Usable bytes: for our own buffers what was asked for, rounded up to whole pages.
+    /// Usable bytes: for our own buffers what was asked for, rounded up to whole pages (to the backing's granularity).
     pub fn size(&self) -> usize {
         self.size
     }

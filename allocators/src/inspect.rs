@@ -5,9 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::stat::{FileStat, fstat};
 use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
-use nix::unistd::{SysconfVar, sysconf};
 
-use crate::{AccessMode, BackingKind, ImportError, MAX_BUFFER_SIZE};
+use crate::{AccessMode, BackingKind, ImportError, MAX_BUFFER_SIZE, PageSize};
 
 /// `(st_dev, st_ino)`.
 pub(crate) type Identity = (u64, u64);
@@ -21,12 +20,6 @@ pub(crate) struct MemfdFacts {
     pub(crate) backing: BackingKind,
     pub(crate) identity: Identity,
     pub(crate) access: AccessMode,
-}
-
-/// Bytes in a page of this machine.
-pub(crate) fn page_size() -> usize {
-    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-    size.and_then(|size| usize::try_from(size).ok()).unwrap_or(4096)
 }
 
 #[allow(clippy::unnecessary_cast, reason = "the types differ between architectures")]
@@ -66,11 +59,12 @@ pub(crate) fn check_size(size: u64) -> Result<usize, ImportError> {
 pub(crate) fn memfd(fd: BorrowedFd<'_>) -> Result<MemfdFacts, ImportError> {
     check_readable(fd)?;
     let fs = fstatfs(fd).map_err(ImportError::system("fstatfs"))?;
+    let ordinary = PageSize::of_machine().bytes();
     let (backing, page_size) = match fs.filesystem_type() {
-        TMPFS_MAGIC => (BackingKind::Memfd, page_size()),
+        TMPFS_MAGIC => (BackingKind::Memfd, ordinary),
         HUGETLBFS_MAGIC => {
             let size = usize::try_from(fs.block_size()).unwrap_or(0);
-            (BackingKind::Hugetlb, size.max(page_size()))
+            (BackingKind::Hugetlb, size.max(ordinary))
         }
         _ => return Err(ImportError::NotMemfd),
     };

@@ -35,6 +35,7 @@ pub mod foreign;
 mod inspect;
 mod ioctl;
 mod mapping;
+mod page;
 pub mod receive;
 mod udmabuf;
 
@@ -48,6 +49,7 @@ pub use buffer::{Buffer, BufferId};
 pub use error::{AccessError, AllocError, FaceAbsent, ImportError, NotShareable, UnknownName};
 pub use face::{AccessMode, Face, FaceKind};
 pub use mapping::Mapping;
+pub use page::PageSize;
 
 /// The largest buffer, in bytes: 4 GiB. Allocation and import refuse more.
 pub const MAX_BUFFER_SIZE: u64 = 4 << 30;

@@ -10,7 +10,7 @@ use nix::sys::stat::fstat;
 
 use crate::buffer::{OwnedFace, Parts};
 use crate::mapping::Mapping;
-use crate::{AccessMode, BackingKind, Buffer, FaceAbsent, ImportError, dma_buf as dmabuf, inspect};
+use crate::{AccessMode, BackingKind, Buffer, FaceAbsent, ImportError, PageSize, dma_buf as dmabuf, inspect};
 
 /// Checks a received memory face of `size` announced bytes, and maps it for reading, once.
 ///
@@ -58,7 +58,7 @@ pub(crate) fn dma_buf_of(fd: OwnedFd, size: usize) -> Result<Buffer, ImportError
     let stat = fstat(&fd).map_err(ImportError::system("fstat"))?;
     Ok(Buffer::new(Parts {
         size,
-        page_size: inspect::page_size(),
+        page_size: PageSize::of_machine().bytes(),
         backing: BackingKind::Imported,
         identity: inspect::identity_of(&stat),
         memory: None,

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::stat::fstat;
+use pagecast::allocators::MemfdBacking;
 use pagecast::{
-    Description, Frame, FrameError, Meta, Plane, Pool, PoolError, PoolOptions, Publisher, PublisherOptions,
-    Subscriber, SubscriberOptions, Times,
+    Description, Frame, FrameError, Meta, PageSize, Plane, Pool, PoolError, PoolOptions, Publisher,
+    PublisherOptions, Subscriber, SubscriberOptions, Times,
 };
 use pagecast_tests::{Place, check, eventually, stamped};
 
@@ -125,7 +126,7 @@ fn everything_said_of_a_frame_arrives() {
 fn a_frame_over_a_limit_is_refused_when_it_is_built() {
     let pool = Pool::new(PoolOptions::default());
     let buffer = pool.acquire(4096).expect("buffer").buffer().clone();
-    let past = Frame::builder().segment(buffer.clone(), 4000, 97).build();
+    let past = Frame::builder().segment(buffer.clone(), buffer.size() - 96, 97).build();
     assert!(matches!(past, Err(FrameError::OutOfBuffer { .. })));
     let of = |segments| (0..segments).fold(Frame::builder(), |f, _| f.segment(buffer.clone(), 0, 1)).build();
     assert!(of(16).is_ok());
@@ -145,4 +146,44 @@ fn a_pool_keeps_its_limit_and_turns_buffers_into_other_sizes() {
     assert_eq!(pool.populate(SIZE, 100).expect("some"), 16);
     pool.trim();
     assert_eq!((pool.figures().total, pool.figures().buffers), (0, 0));
+}
+
+/// A pool whose buffers have whole pages of so many bytes, as on machines with such pages.
+fn pool_of_pages(bytes: usize, limit: u64) -> Pool {
+    let pages = PageSize::new(bytes).expect("no smaller than the machine's");
+    let options = PoolOptions { limit, ..PoolOptions::default() };
+    Pool::with_backing(Box::new(MemfdBacking::with_pages(pages)), options)
+}
+
+#[test]
+fn small_buffers_are_counted_and_used_again_whatever_the_pages() {
+    for page in [PageSize::of_machine().bytes(), 64 * 1024] {
+        let pool = pool_of_pages(page, 8 * page as u64);
+        for _ in 0..20 {
+            for size in [1, page / 3, page] {
+                let lease = pool.acquire(size).expect("a buffer");
+                assert_eq!(lease.buffer().size(), pool.footprint(size), "{size} of {page}");
+            }
+        }
+        let figures = pool.figures();
+        assert!(figures.allocated <= 3, "a buffer of one page for each size: {figures:?}");
+        let all: Vec<_> = std::iter::from_fn(|| pool.acquire(page - 1).ok()).collect();
+        assert_eq!((all.len(), pool.figures().total), (8, 8 * page as u64), "the limit, in pages of {page}");
+    }
+}
+
+#[test]
+fn frames_of_larger_pages_arrive_whole() {
+    let place = Place::new();
+    let pool = pool_of_pages(64 * 1024, 64 << 20);
+    let publisher = Publisher::open(&place.uri("a"), PublisherOptions::default()).expect("publisher");
+    publisher.set_pool(&pool);
+    let subscriber = Subscriber::open(&place.uri("a"), SubscriberOptions::default()).expect("subscriber");
+    subscriber.recv(LIMIT).expect("connected");
+    for (number, size) in [1000, 65_535, 65_536, 65_537, 1_000_000].into_iter().enumerate() {
+        publisher.publish(&stamped(&pool, number as u64, size)).expect("published");
+        let frame = subscriber.next_frame(LIMIT).expect("frame");
+        assert_eq!((check(&frame), frame.size()), (Ok(number as u64), size));
+        assert_eq!(frame.segments()[0].buffer.size() % (64 * 1024), 0);
+    }
 }

@@ -46,9 +46,13 @@ impl Allowance {
     }
 }
 
-/// `size` bytes at `address`, in whole pages.
+/// `size` bytes at `address`, in whole pages of this machine.
 pub(crate) fn whole_pages(address: u64, size: u64) -> u64 {
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096) as u64;
+    in_pages(page, address, size)
+}
+
+fn in_pages(page: u64, address: u64, size: u64) -> u64 {
     let start = address / page * page;
     address.saturating_add(size).div_ceil(page).saturating_mul(page).saturating_sub(start)
 }
@@ -79,8 +83,10 @@ mod tests {
 
     #[test]
     fn sizes_are_counted_in_the_pages_they_touch() {
-        let page = whole_pages(0, 1);
-        assert_eq!(whole_pages(page - 1, 2), 2 * page);
-        assert_eq!(whole_pages(page, page), page);
+        for page in [4096, 16384, 65536, whole_pages(0, 1)] {
+            assert_eq!(in_pages(page, page - 1, 2), 2 * page);
+            assert_eq!(in_pages(page, page, page), page);
+            assert_eq!(in_pages(page, 3 * page, 0), 0);
+        }
     }
 }

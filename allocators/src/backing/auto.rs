@@ -84,6 +84,12 @@ impl WithFallback {
         recorded.iter().map(|(_, fallback)| fallback.clone()).collect()
     }
 
+    /// Sizes are rounded up to a multiple of this by whichever of the backings rounds least.
+    pub fn finest_granularity(&self) -> usize {
+        let rest = self.rest.iter().map(|backing| backing.granularity());
+        rest.fold(self.granularity(), usize::min)
+    }
+
     fn record(&self, to: BackingKind, error: &AllocError) {
         let (from, reason) = (self.kind(), error.to_string());
         let cause = discriminant(error);

@@ -59,6 +59,10 @@ impl HugetlbBacking {
                 call: "memfd_create",
                 errno: errno @ (Errno::EINVAL | Errno::ENODEV | Errno::ENOENT | Errno::ENOSYS),
             } => AllocError::Unsupported { what: "huge pages of 2 MiB", errno },
+            // User-mode emulation places mappings itself, in steps of ordinary pages.
+            AllocError::System { call: "mmap", errno: errno @ Errno::EINVAL } => {
+                AllocError::Unsupported { what: "mappings of huge pages of 2 MiB", errno }
+            }
             error => error,
         }
     }
@@ -78,6 +82,7 @@ impl Backing for HugetlbBacking {
             kind: BackingKind::Hugetlb,
             flags: MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB,
             page_size: HUGE_PAGE,
+            granule: HUGE_PAGE,
             faults: self.faults,
         };
         recipe.build(size, wants).map_err(|error| Self::explain(error, size))

@@ -66,7 +66,10 @@ impl From<Fault> for Faults {
 pub(super) struct Recipe {
     pub(super) kind: BackingKind,
     pub(super) flags: MFdFlags,
+    /// Bytes of a page as the kernel has it.
     pub(super) page_size: usize,
+    /// Sizes are multiples of this, which is a multiple of a page.
+    pub(super) granule: usize,
     pub(super) faults: Faults,
 }
 
@@ -115,7 +118,7 @@ impl Recipe {
         if size as u64 > MAX_BUFFER_SIZE {
             return Err(AllocError::TooLarge { size: size as u64, limit: MAX_BUFFER_SIZE });
         }
-        let size = size.next_multiple_of(self.page_size);
+        let size = size.next_multiple_of(self.granule);
         // Beyond it ftruncate does not just fail: the kernel kills the process with SIGXFSZ.
         if let Ok((limit, _)) = getrlimit(Resource::RLIMIT_FSIZE)
             && size as u64 > limit
@@ -204,7 +207,8 @@ mod tests {
     use super::*;
 
     fn checked(kind: BackingKind, size: u64) -> Result<usize, AllocError> {
-        let recipe = Recipe { kind, flags: MFdFlags::empty(), page_size: 4096, faults: Faults::default() };
+        let (flags, faults) = (MFdFlags::empty(), Faults::default());
+        let recipe = Recipe { kind, flags, page_size: 4096, granule: 4096, faults };
         recipe.checked_size(usize::try_from(size).unwrap())
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pagecast_allocators::{
     AllocError, Backing, BackingChoice, BackingKind, Buffer, FaceAbsent, FaceKind, HugetlbBacking,
-    MemfdBacking, Wants, WithFallback, open, receive,
+    MemfdBacking, PageSize, Wants, WithFallback, open, receive,
 };
 
 use crate::cases;
@@ -167,7 +167,8 @@ fn auto_prefers_huge_pages_and_names_what_it_does_instead() {
     assert_eq!(counts, if reserved { vec![] } else { vec![3] });
 
     let small = auto.allocate(5000, &Wants::default()).unwrap();
-    assert_eq!((small.backing(), small.size()), (BackingKind::Memfd, 8192));
+    let pages = PageSize::of_machine().round_up(5000).unwrap();
+    assert_eq!((small.backing(), small.size()), (BackingKind::Memfd, pages));
     let last = auto.fallbacks().pop().unwrap();
     assert!(last.reason.contains("unused"), "{}", last.reason);
     if !reserved {

@@ -4,7 +4,7 @@
 use std::fs;
 
 use nix::sys::resource::{Resource, setrlimit};
-use pagecast_allocators::{AllocError, BackingKind, HugetlbBacking, Wants, foreign, receive};
+use pagecast_allocators::{AllocError, BackingKind, HugetlbBacking, PageSize, Wants, foreign, receive};
 
 use crate::cases::allocate;
 use crate::child;
@@ -115,7 +115,7 @@ pub(crate) fn exhaust_address_space(subject: &Subject) {
     let before = held();
     let status = fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = status.split(' ').next().unwrap().parse().unwrap();
-    let limit = pages * 4096 + (1 << 20);
+    let limit = pages * PageSize::of_machine().bytes() as u64 + (1 << 20);
     let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_AS).unwrap();
     setrlimit(Resource::RLIMIT_AS, limit, hard).unwrap();
     let refused = subject.backing.allocate(4 << 20, &Wants::default());

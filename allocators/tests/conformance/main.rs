@@ -46,4 +46,4 @@ macro_rules! conformance {
     )* };
 }
 
-conformance!(memfd hugetlb auto);
+conformance!(memfd memfd_64k hugetlb auto);

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use pagecast_allocators::{
-    Backing, BackingChoice, Buffer, Face, FaceKind, Fault, HugetlbBacking, MemfdBacking, open,
+    Backing, BackingChoice, Buffer, Face, FaceKind, Fault, HugetlbBacking, MemfdBacking, PageSize, open,
 };
 
 /// A backing under test, with a name by which a child process can make it again.
@@ -29,6 +29,11 @@ fn subject_of(name: &'static str, backing: impl Backing + 'static, huge: bool) -
 pub(crate) fn subject(name: &str) -> Subject {
     match name {
         "memfd" => subject_of("memfd", MemfdBacking::new(), false),
+        // As on machines with such pages.
+        "memfd_64k" => {
+            let pages = PageSize::new(64 << 10).expect("no page is larger");
+            subject_of("memfd_64k", MemfdBacking::with_pages(pages), false)
+        }
         "hugetlb" => subject_of("hugetlb", HugetlbBacking::new(), true),
         "auto" => subject_of("auto", open(BackingChoice::Auto), false),
         "broken-write-seal" => broken("broken-write-seal", Fault::NoWriteSeal),
