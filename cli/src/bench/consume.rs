@@ -5,8 +5,8 @@ use std::time::Duration;
 use pagecast::{RecvError, Subscriber, SubscriberOptions};
 
 use super::contender::Transport;
-use super::floor;
-use super::job::{Job, Tally};
+use super::job::{Job, Measured, Tally};
+use super::{floor, iperf, tcp_loop};
 use crate::workers::child::{Control, say};
 
 /// How long a consumer waits for a frame before it takes the run for ended.
@@ -15,14 +15,20 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Does a consumer's part of a run.
 pub(crate) fn consume(job: &Job, control: &Control) -> Result<(), String> {
     let tally = match job.contender.transport {
-        Transport::Pagecast => library(job, control)?,
-        Transport::Seqpacket => floor::consume(job, control)?,
+        Transport::Pagecast | Transport::PagecastTcp => library(job, control),
+        Transport::Seqpacket => floor::consume(job, control),
+        Transport::TcpLoop => tcp_loop::consume(job, control),
+        Transport::Iperf3 => return report(&iperf::consume(job, control)?, control),
         #[cfg(feature = "gstreamer")]
-        _ => super::gstreamer::consume(job, control)?,
+        _ => super::gstreamer::consume(job, control),
         #[cfg(not(feature = "gstreamer"))]
-        _ => return Err("built without GStreamer".to_owned()),
+        _ => Err("built without GStreamer".to_owned()),
     };
-    say("done", &tally.measured());
+    report(&tally?.measured(), control)
+}
+
+fn report(measured: &Measured, control: &Control) -> Result<(), String> {
+    say("done", measured);
     control.wait_for_stop();
     Ok(())
 }
@@ -30,7 +36,7 @@ pub(crate) fn consume(job: &Job, control: &Control) -> Result<(), String> {
 fn library(job: &Job, control: &Control) -> Result<Tally, String> {
     let mut tally = Tally::new(job);
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let subscriber = Subscriber::open(&job.uri(), SubscriberOptions::default());
+    let subscriber = Subscriber::open(job.address()?, SubscriberOptions::default());
     let subscriber = subscriber.map_err(|error| text(&error))?;
     say("ready", &());
     loop {

@@ -12,6 +12,12 @@ pub(crate) enum Transport {
     Seqpacket,
     /// The library.
     Pagecast,
+    /// The library, over TCP.
+    PagecastTcp,
+    /// The least that TCP can do: a loop that sends and one that receives, over as many buffers.
+    TcpLoop,
+    /// The program, its own frames and figures.
+    Iperf3,
     /// The source alone, in a pipeline: the baseline of all that follow.
     GstSource,
     /// pagecastsink and pagecastsrc.
@@ -22,6 +28,8 @@ pub(crate) enum Transport {
     GstUnixfd,
     /// tee and queue, all in one process.
     GstTee,
+    /// tcpserversink and tcpclientsrc.
+    GstTcp,
 }
 
 /// How a consumer in a pipeline takes frames.
@@ -46,7 +54,30 @@ pub(crate) struct Contender {
 impl Transport {
     /// Whether it runs in pipelines.
     pub(crate) fn is_gst(self) -> bool {
-        !matches!(self, Self::Source | Self::Seqpacket | Self::Pagecast)
+        matches!(
+            self,
+            Self::GstSource
+                | Self::GstPagecast
+                | Self::GstShm
+                | Self::GstUnixfd
+                | Self::GstTee
+                | Self::GstTcp
+        )
+    }
+
+    /// Whether it is our own.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Pagecast | Self::PagecastTcp | Self::GstPagecast)
+    }
+
+    /// Whether it crosses a network.
+    pub(crate) fn is_remote(self) -> bool {
+        matches!(self, Self::PagecastTcp | Self::TcpLoop | Self::Iperf3 | Self::GstTcp)
+    }
+
+    /// Whether it is the least that can be.
+    pub(crate) fn is_floor(self) -> bool {
+        matches!(self, Self::Seqpacket | Self::TcpLoop)
     }
 
     /// Whether it is no transport, but what others are compared with.
@@ -70,11 +101,15 @@ impl Transport {
             Self::Source => "bare source",
             Self::Seqpacket => "SEQPACKET floor",
             Self::Pagecast => "pagecast library",
+            Self::PagecastTcp => "pagecast tcp://",
+            Self::TcpLoop => "send/recv loop",
+            Self::Iperf3 => "iperf3",
             Self::GstSource => "bare source (gst)",
             Self::GstPagecast => "pagecastsink/src",
             Self::GstShm => "shmsink/src",
             Self::GstUnixfd => "unixfdsink/src",
             Self::GstTee => "tee (one process)",
+            Self::GstTcp => "tcpserversink/clientsrc",
         }
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn produce(job: &Job, control: &Control) -> Result<(), String> {
     let mut floor = Floor { peers: Vec::new(), slots: Vec::new() };
     let pool = job.pool()?;
     for _ in 0..BUFFERS {
-        floor.slots.push(Slot { lease: pool.acquire(job.size()).map_err(text)?, readers: 0 });
+        floor.slots.push(Slot { lease: pool.acquire(job.bytes()).map_err(text)?, readers: 0 });
     }
     let until = Instant::now() + PATIENCE;
     while floor.peers.len() < job.contender.consumers as usize {
@@ -86,7 +86,7 @@ impl Floor {
             }
         };
         let slot = &mut self.slots[free];
-        fill(&mut slot.lease.as_mut_slice()[..job.size()], number);
+        fill(&mut slot.lease.as_mut_slice()[..job.bytes()], number);
         slot.readers = self.peers.len() as u32;
         let message = (free as u64).to_le_bytes();
         for peer in &self.peers {
@@ -126,7 +126,7 @@ pub(super) fn consume(job: &Job, control: &Control) -> Result<Tally, String> {
         let mapping = buffer.mapping().ok_or("not mapped")?;
         // SAFETY: the memory face is enforced, so only the producer can write, and it does not until the
         // acknowledgement below.
-        let bytes = unsafe { mapping.slice(0, job.size()) }.map_err(text)?;
+        let bytes = unsafe { mapping.slice(0, job.bytes()) }.map_err(text)?;
         let more = tally.take(bytes)?;
         send(raw, &message, MsgFlags::MSG_NOSIGNAL).map_err(text)?;
         if !more {

@@ -12,11 +12,14 @@ use super::consume::PATIENCE;
 use super::contender::{Kind, Transport};
 use super::job::{Job, Measured, Tally, fill};
 use super::produce::{Meter, finish};
+use super::size::FrameSize;
 use crate::workers::child::{Control, say};
 use crate::workers::painter::{Painted, Painter};
 
 /// Frames that shmsink's area has room for.
 const SHM_FRAMES: usize = 24;
+/// Frames that may wait in tcpserversink.
+const TCP_FRAMES: u64 = 8;
 
 pub(super) fn init() -> Result<(), String> {
     crate::workers::gst_init()
@@ -61,13 +64,14 @@ fn sink_description(job: &Job) -> String {
             format!("pagecastsink name=sink socket-path={path} pool-limit={} sync=false", job.pool_limit)
         }
         Transport::GstShm => {
-            let size = job.size() * SHM_FRAMES;
+            let size = job.bytes() * SHM_FRAMES;
             let wait = job.contender.consumers > 0;
             format!(
                 "shmsink name=sink socket-path={path} shm-size={size} wait-for-connection={wait} sync=false"
             )
         }
         Transport::GstUnixfd => format!("unixfdsink name=sink socket-path={path} sync=false"),
+        Transport::GstTcp => format!("tcpserversink name=sink host={} port=0 sync=false", job.host),
         Transport::GstTee => {
             let branch = |n| format!(" t. ! queue max-size-buffers=4 max-size-bytes=0 ! {}", app_sink(n));
             format!("tee name=t{}", (0..job.contender.consumers).map(branch).collect::<String>())
@@ -84,7 +88,7 @@ pub(super) fn produce(job: &Job, control: &Arc<Control>) -> Result<(), String> {
     init()?;
     let bin = gst::parse::bin_from_description(&sink_description(job), true).map_err(text)?;
     let (done, measured) = channel();
-    let source = painter(job, control, done)?;
+    let source = painter(job, control, done, bin.by_name("sink"))?;
     let pipeline = gst::Pipeline::new();
     pipeline.add_many([source.upcast_ref::<gst::Element>(), bin.upcast_ref()]).map_err(text)?;
     source.link(&bin).map_err(text)?;
@@ -92,7 +96,7 @@ pub(super) fn produce(job: &Job, control: &Arc<Control>) -> Result<(), String> {
     let running = Running(pipeline);
     let heard = in_process_consumers(job, &bin)?;
     running.play()?;
-    say("ready", &());
+    say("ready", &port(job, &bin, control)?);
     wait_for_consumers(job, &bin, &connected, control)?;
     say("connected", &());
     let mut result = wait_for(&running, control, &measured)?;
@@ -111,10 +115,42 @@ pub(super) fn produce(job: &Job, control: &Arc<Control>) -> Result<(), String> {
     Ok(())
 }
 
+/// Where tcpserversink listens, once it does.
+fn port(job: &Job, bin: &gst::Bin, control: &Control) -> Result<Option<String>, String> {
+    let until = Instant::now() + PATIENCE;
+    let sink = bin.by_name("sink").filter(|sink| sink.has_property("current-port"));
+    let Some(sink) = sink else { return Ok(None) };
+    loop {
+        match sink.property::<i32>("current-port") {
+            port @ 1.. => return Ok(Some(format!("host={} port={port}", job.host))),
+            _ if control.stopped() || Instant::now() > until => return Err("it does not listen".to_owned()),
+            _ => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+/// Waits while more waits in the sink than subscribers may hold: tcpserversink never holds its source.
+fn hold_back(sink: Option<&gst::Element>, job: &Job, control: &Control) {
+    let Some(sink) = sink.filter(|sink| sink.has_property("bytes-served")) else { return };
+    let consumers = u64::from(job.contender.consumers);
+    let waiting = || {
+        let served = sink.property::<u64>("bytes-served");
+        (sink.property::<u64>("bytes-to-serve") * consumers).saturating_sub(served)
+    };
+    while waiting() >= TCP_FRAMES * job.bytes() as u64 * consumers && !control.stopped() {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
 /// The source: waits for the word, then fills frames at the job's pace.
-fn painter(job: &Job, control: &Arc<Control>, done: Sender<Measured>) -> Result<Painter, String> {
-    let caps: gst::Caps = job.caps().parse().map_err(text)?;
-    let (control, size) = (control.clone(), job.size());
+fn painter(
+    job: &Job,
+    control: &Arc<Control>,
+    done: Sender<Measured>,
+    sink: Option<gst::Element>,
+) -> Result<Painter, String> {
+    let caps: gst::Caps = job.caps()?.parse().map_err(text)?;
+    let (control, size) = (control.clone(), job.bytes());
     let mut meter: Option<Meter> = None;
     let mut stopped = false;
     let job_of_meter = job.clone();
@@ -125,6 +161,9 @@ fn painter(job: &Job, control: &Arc<Control>, done: Sender<Measured>) -> Result<
         let meter = meter.get_or_insert_with(|| Meter::new(&job_of_meter));
         if stopped || control.stopped() {
             return Painted::End;
+        }
+        if job_of_meter.fps.is_none() {
+            hold_back(sink.as_ref(), &job_of_meter, &control);
         }
         let Some(number) = meter.next() else {
             let _ = done.send(meter.measured());
@@ -163,10 +202,13 @@ fn wait_for_consumers(
         std::thread::sleep(Duration::from_millis(500));
         return Ok(());
     }
-    let sink = bin.by_name("sink").filter(|sink| sink.has_property("num-clients"));
-    let clients = || match &sink {
-        Some(sink) => sink.property_value("num-clients").get::<u32>().unwrap_or(0),
-        None => connected.load(Ordering::SeqCst),
+    let sink = bin.by_name("sink");
+    let counter = ["num-clients", "num-handles"]
+        .into_iter()
+        .find(|name| sink.as_ref().is_some_and(|sink| sink.has_property(name)));
+    let clients = || match (&sink, counter) {
+        (Some(sink), Some(counter)) => sink.property_value(counter).get::<u32>().unwrap_or(0),
+        _ => connected.load(Ordering::SeqCst),
     };
     while clients() < expected {
         if Instant::now() > until || control.stopped() {
@@ -269,12 +311,20 @@ fn take(tally: &mut Tally, sample: &gst::Sample) -> Result<bool, String> {
     tally.take(map.as_slice())
 }
 
+/// Cuts a stream of bytes into pictures again.
+fn parse(job: &Job) -> Result<String, String> {
+    let FrameSize::Picture { width, height } = job.size else { return Err("pictures only".to_owned()) };
+    let fps = job.fps.unwrap_or(60);
+    Ok(format!("rawvideoparse format=nv12 width={width} height={height} framerate={fps}/1"))
+}
+
 pub(super) fn consume(job: &Job, control: &Control) -> Result<Tally, String> {
     init()?;
     let path = job.socket.display();
     let source = match job.contender.transport {
         Transport::GstPagecast => format!("pagecastsrc socket-path={path}"),
-        Transport::GstShm => format!("shmsrc socket-path={path} is-live=true ! {}", job.caps()),
+        Transport::GstShm => format!("shmsrc socket-path={path} is-live=true ! {}", job.caps()?),
+        Transport::GstTcp => format!("tcpclientsrc {} ! {}", job.address()?, parse(job)?),
         Transport::GstUnixfd => format!("unixfdsrc socket-path={path}"),
         other => return Err(format!("{} has no consumers", other.as_str())),
     };

@@ -5,15 +5,22 @@ mod contender;
 mod floor;
 #[cfg(feature = "gstreamer")]
 mod gstreamer;
+mod iperf;
 mod job;
+mod link;
 mod local;
 mod machine;
 mod produce;
+mod remote;
 mod report;
 mod run;
+mod series;
+mod size;
 mod spread;
 mod svg;
 mod targets;
+mod tcp_loop;
+mod wire;
 
 pub(crate) use consume::consume;
 pub(crate) use job::Job;
@@ -27,7 +34,8 @@ use crate::exit::Outcome;
 #[command(after_help = "\
 Examples:
   pagecast bench local --help
-  pagecast bench local")]
+  pagecast bench local
+  pagecast bench remote --against tcp-loop,iperf3")]
 pub(crate) struct Bench {
     #[command(subcommand)]
     what: What,
@@ -37,12 +45,15 @@ pub(crate) struct Bench {
 enum What {
     /// Between processes of this machine.
     Local(local::Local),
+    /// To other hosts, by the loopback.
+    Remote(remote::Remote),
 }
 
 impl Bench {
     pub(crate) fn run(self) -> Outcome {
         match self.what {
             What::Local(command) => command.run(),
+            What::Remote(command) => command.run(),
         }
     }
 }

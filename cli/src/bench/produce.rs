@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use pagecast::{Frame, Policy, Publisher, PublisherOptions};
 
 use super::contender::Transport;
-use super::floor;
 use super::job::{Job, Measured, fill};
+use super::{floor, iperf, tcp_loop};
 use crate::workers::child::{Control, say};
 use crate::workers::memory::Memory;
 use crate::workers::pace::Pacer;
@@ -20,8 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) fn produce(job: &Job, control: &Arc<Control>) -> Result<(), String> {
     match job.contender.transport {
         Transport::Source => bare(job, control),
-        Transport::Pagecast => library(job, control),
+        Transport::Pagecast | Transport::PagecastTcp => library(job, control),
         Transport::Seqpacket => floor::produce(job, control),
+        Transport::TcpLoop => tcp_loop::produce(job, control),
+        Transport::Iperf3 => iperf::produce(job, control),
         #[cfg(feature = "gstreamer")]
         _ => super::gstreamer::produce(job, control),
         #[cfg(not(feature = "gstreamer"))]
@@ -95,8 +97,8 @@ fn bare(job: &Job, control: &Control) -> Result<(), String> {
         return Ok(());
     }
     let measured = measure(job, control, |number| {
-        let mut lease = pool.acquire(job.size()).map_err(|error| error.to_string())?;
-        fill(&mut lease.as_mut_slice()[..job.size()], number);
+        let mut lease = pool.acquire(job.bytes()).map_err(|error| error.to_string())?;
+        fill(&mut lease.as_mut_slice()[..job.bytes()], number);
         Ok(())
     })?;
     finish(measured, control);
@@ -116,7 +118,7 @@ fn library(job: &Job, control: &Control) -> Result<(), String> {
     let pool = job.pool()?;
     let publisher = Publisher::open(&job.uri(), options).map_err(|error| text(&error))?;
     publisher.set_pool(&pool);
-    say("ready", &());
+    say("ready", &publisher.info().uri);
     let consumers = job.contender.consumers as usize;
     if !publisher.wait_for_subscribers(consumers, Some(PATIENCE)) {
         return Err(format!("only {} of {consumers} subscribers came", publisher.subscribers()));
@@ -125,7 +127,7 @@ fn library(job: &Job, control: &Control) -> Result<(), String> {
     if !control.wait_for_go() {
         return Ok(());
     }
-    let size = job.size();
+    let size = job.bytes();
     let mut measured = measure(job, control, |number| {
         let until = Some(Instant::now() + PATIENCE);
         let lease = pool.acquire_by(size, until, || !control.stopped());

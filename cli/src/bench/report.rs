@@ -3,8 +3,10 @@
 use serde::Serialize;
 
 use super::contender::{Contender, Transport};
+use super::link::{self, LinkSummary};
 use super::machine::Machine;
 use super::run::Run;
+use super::size::FrameSize;
 use super::spread::Spread;
 use super::targets::Target;
 use crate::exit::Failure;
@@ -31,8 +33,8 @@ pub(crate) struct Cell {
     pub(crate) name: String,
     #[serde(flatten)]
     pub(crate) contender: Contender,
-    pub(crate) width: u32,
-    pub(crate) height: u32,
+    #[serde(flatten)]
+    pub(crate) size: FrameSize,
     pub(crate) summary: Summary,
     pub(crate) runs: Vec<Run>,
 }
@@ -57,6 +59,9 @@ pub(crate) struct Summary {
     pub(crate) fps: Option<Spread>,
     /// Of the slowest consumer.
     pub(crate) latency_us: Percentiles,
+    /// Where it crosses a network.
+    #[serde(flatten)]
+    pub(crate) link: Option<LinkSummary>,
 }
 
 /// Spreads of percentiles.
@@ -68,10 +73,18 @@ pub(crate) struct Percentiles {
     pub(crate) max: Option<Spread>,
 }
 
+/// What was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Bench {
+    Local,
+    Remote,
+}
+
 /// All of it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
-    pub(crate) bench: &'static str,
+    pub(crate) bench: Bench,
     pub(crate) version: &'static str,
     pub(crate) machine: Machine,
     pub(crate) terms: Terms,
@@ -81,13 +94,18 @@ pub(crate) struct Report {
 }
 
 impl Cell {
-    pub(crate) fn new(contender: Contender, width: u32, height: u32) -> Self {
+    pub(crate) fn new(contender: Contender, size: FrameSize) -> Self {
         let name = contender.label();
-        Self { name, contender, width, height, summary: Summary::default(), runs: Vec::new() }
+        Self { name, contender, size, summary: Summary::default(), runs: Vec::new() }
+    }
+
+    /// The runs that may enter a median.
+    pub(crate) fn counting(&self) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(|run| run.counts())
     }
 
     fn sum_up(&self, baseline: Option<&Cell>) -> Summary {
-        let counting = || self.runs.iter().filter(|run| run.counts());
+        let counting = || self.counting();
         let spread = |figure: &dyn Fn(&Run) -> f64| Spread::of(counting().map(figure));
         let frames = |run: &Run| run.frames.max(1) as f64;
         let latency = |pick: &dyn Fn(&pagecast::latency::LatencyFigures) -> f64| {
@@ -112,6 +130,7 @@ impl Cell {
                 p999: latency(&|figures| figures.p999),
                 max: latency(&|figures| figures.max),
             },
+            link: LinkSummary::of(self),
         }
     }
 
@@ -128,26 +147,31 @@ impl Cell {
 }
 
 impl Report {
-    pub(crate) fn new(terms: Terms, machine: Machine, notes: Vec<String>, mut cells: Vec<Cell>) -> Self {
+    pub(crate) fn new(
+        bench: Bench,
+        terms: Terms,
+        machine: Machine,
+        notes: Vec<String>,
+        mut cells: Vec<Cell>,
+    ) -> Self {
         let summaries: Vec<Summary> = cells
             .iter()
             .map(|cell| {
                 let transport = cell.contender.transport;
-                let size = (cell.width, cell.height);
                 let is_baseline =
-                    |other: &&Cell| (other.width, other.height) == size && other.is(transport.baseline(), 0);
+                    |other: &&Cell| other.size == cell.size && other.is(transport.baseline(), 0);
                 let baseline = cells.iter().find(is_baseline).filter(|_| !transport.is_baseline());
                 cell.sum_up(baseline)
             })
             .collect();
         cells.iter_mut().zip(summaries).for_each(|(cell, summary)| cell.summary = summary);
         let version = env!("CARGO_PKG_VERSION");
-        Self { bench: "local", version, machine, terms, notes, targets: Vec::new(), cells }
+        Self { bench, version, machine, terms, notes, targets: Vec::new(), cells }
     }
 
     /// The sizes, in order.
-    pub(crate) fn sizes(&self) -> Vec<(u32, u32)> {
-        let mut sizes: Vec<(u32, u32)> = self.cells.iter().map(|cell| (cell.width, cell.height)).collect();
+    pub(crate) fn sizes(&self) -> Vec<FrameSize> {
+        let mut sizes: Vec<FrameSize> = self.cells.iter().map(|cell| cell.size).collect();
         sizes.dedup();
         sizes
     }
@@ -158,17 +182,27 @@ pub(crate) fn print(report: &Report) -> Result<(), Failure> {
     let terms = &report.terms;
     let pace = terms.fps.map_or_else(|| "free running".to_owned(), |fps| format!("live at {fps} fps"));
     output::line(format_args!("{}", report.machine.line()))?;
-    for (width, height) in report.sizes() {
+    for size in report.sizes() {
+        let format = if size.is_picture() { format!(" {}", terms.format) } else { String::new() };
         output::line(format_args!(
-            "\n{width}x{height} {}, {pace}, {} frames after {} of warm-up, {} runs: median (min..max)",
-            terms.format, terms.frames, terms.warmup, terms.runs
+            "\n{size}{format}, {pace}, {} frames after {} of warm-up, {} runs: median (min..max)",
+            terms.frames, terms.warmup, terms.runs
         ))?;
-        output::line(format_args!(
-            "CPU in seconds per 1000 frames; consumers read {} of every frame",
-            terms.touched
-        ))?;
-        let cells = report.cells.iter().filter(|cell| (cell.width, cell.height) == (width, height));
-        table(cells).print()?;
+        let touched = terms.touched;
+        let cells = report.cells.iter().filter(|cell| cell.size == size);
+        match report.bench {
+            Bench::Local => {
+                let read = format_args!("consumers read {touched} of every frame");
+                output::line(format_args!("CPU in seconds per 1000 frames; {read}"))?;
+                table(cells).print()?;
+            }
+            Bench::Remote => {
+                output::line(format_args!(
+                    "CPU in seconds per GB; subscribers read {touched} of every frame"
+                ))?;
+                link::table(cells).print()?;
+            }
+        }
     }
     if !report.targets.is_empty() {
         output::line("\nTargets of the project (they do not decide the exit code)")?;

@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use super::contender::Transport;
 use super::job::{Job, Measured};
+use super::link::LinkRun;
+use super::wire;
 use crate::exit::Failure;
 use crate::workers::Role;
 use crate::workers::fleet::Fleet;
@@ -27,6 +29,9 @@ pub(crate) struct Run {
     pub(crate) frames: u64,
     /// Frames that some consumer did not get; if not 0 the run enters no median.
     pub(crate) dropped: u64,
+    /// Frames with bytes that are not their own, where that was looked at; then the run enters no median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wrong: Option<u64>,
     /// Frames that the source could not make in time.
     pub(crate) late: u64,
     /// Of the producer, in the measured span.
@@ -38,6 +43,9 @@ pub(crate) struct Run {
     /// Bytes of all: private memory, shared pages and memory files, once each.
     pub(crate) memory_bytes: u64,
     pub(crate) fps: f64,
+    /// What crossed a network.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) link: Option<LinkRun>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) copied: Option<u64>,
     /// Of the slowest consumer.
@@ -48,7 +56,7 @@ pub(crate) struct Run {
 impl Run {
     /// Whether it may enter a median.
     pub(crate) fn counts(&self) -> bool {
-        self.error.is_none() && self.dropped == 0
+        self.error.is_none() && self.dropped == 0 && self.wrong.unwrap_or(0) == 0
     }
 
     /// Of all processes.
@@ -84,7 +92,10 @@ pub(crate) fn run(job: &Job) -> Result<Run, Failure> {
 fn drive(fleet: &mut Fleet, job: &Job) -> Result<Run, String> {
     let text = |failure: Failure| failure.to_string();
     let producer = fleet.start("producer", &Role::BenchProducer(job.clone())).map_err(text)?;
-    fleet.collect(&[producer], "ready", SET_UP)?;
+    let said = fleet.collect(&[producer], "ready", SET_UP)?;
+    // Where consumers find it, if it chose that itself.
+    let address = said.first().and_then(|address| address.as_str()).map(str::to_owned);
+    let job = &Job { address, ..job.clone() };
     let count = if job.contender.transport.has_processes() { job.contender.consumers } else { 0 };
     let mut consumers = Vec::new();
     for number in 1..=count {
@@ -96,13 +107,18 @@ fn drive(fleet: &mut Fleet, job: &Job) -> Result<Run, String> {
         let all: Vec<usize> = consumers.iter().copied().chain([producer]).collect();
         fleet.collect_each(&all, |worker| if worker == producer { "connected" } else { "ready" }, SET_UP)?;
     }
+    let before = wire::sent();
     fleet.tell(producer, "go");
     let all: Vec<usize> = [producer].into_iter().chain(consumers).collect();
     let frames = job.end() as f64;
     let longest = frames / f64::from(job.fps.unwrap_or(10).min(10)) + 30.0;
     let done = fleet.collect(&all, "done", Duration::from_secs_f64(longest))?;
+    let wire_bytes = wire::sent().zip(before).map(|(after, before)| after.saturating_sub(before));
     let done: Result<Vec<Measured>, _> = done.into_iter().map(serde_json::from_value::<Measured>).collect();
-    Ok(sum_up(job, &done.map_err(|error| error.to_string())?))
+    let done = done.map_err(|error| error.to_string())?;
+    let mut run = sum_up(job, &done);
+    run.link = job.contender.transport.is_remote().then(|| LinkRun::of(job, &done, wire_bytes));
+    Ok(run)
 }
 
 fn sum_up(job: &Job, done: &[Measured]) -> Run {
@@ -115,6 +131,7 @@ fn sum_up(job: &Job, done: &[Measured]) -> Run {
         error: None,
         frames: producer.frames,
         dropped: done.iter().map(|one| one.lost).sum(),
+        wrong: hearers.iter().map(|one| one.wrong).reduce(|a, b| Some(a? + b?)).flatten(),
         late: producer.late,
         producer_cpu_seconds: producer.usage.cpu_seconds,
         consumer_cpu_seconds: consumers.iter().map(|one| one.usage.cpu_seconds).collect(),
@@ -122,6 +139,7 @@ fn sum_up(job: &Job, done: &[Measured]) -> Run {
         memory_bytes: memory::total(done.iter().map(|one| &one.memory)),
         // From the first frame to the last there is one interval less.
         fps: producer.frames.saturating_sub(1).max(1) as f64 / producer.usage.wall_seconds.max(1e-9),
+        link: None,
         copied: producer.copied,
         latency_us: slowest,
     }
@@ -132,6 +150,10 @@ pub(crate) fn brief(run: &Run) -> String {
     match &run.error {
         Some(error) => format!("failed: {error}"),
         None if run.dropped > 0 => format!("lost {} frames: not counted", run.dropped),
+        None if run.wrong.unwrap_or(0) > 0 => {
+            format!("{} frames with wrong bytes: not counted", run.wrong.unwrap_or(0))
+        }
+        None if run.link.is_some() => run.link.as_ref().map(LinkRun::brief).unwrap_or_default(),
         None => format!("{:.3} CPU-s/1000 frames, {:.1} fps", run.cpu_per_1000(), run.fps),
     }
 }
@@ -145,6 +167,8 @@ mod tests {
         let run = Run { frames: 100, producer_cpu_seconds: 1.0, ..Run::default() };
         assert!(run.counts());
         assert!(!Run { dropped: 1, ..run.clone() }.counts());
+        assert!(!Run { wrong: Some(1), ..run.clone() }.counts());
+        assert!(Run { wrong: Some(0), ..run.clone() }.counts());
         assert!(!Run { error: Some("x".into()), ..run.clone() }.counts());
         assert_eq!(run.cpu_per_1000(), 10.0);
     }

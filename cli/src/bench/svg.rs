@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::report::{Cell, Report};
+use super::report::{Bench, Cell, Report};
+use super::size::FrameSize;
+use super::spread::Spread;
 
 const WIDTH: f64 = 900.0;
 const LEFT: f64 = 290.0;
@@ -12,17 +14,24 @@ const GAP: f64 = 8.0;
 const HEAD: f64 = 62.0;
 const FOOT: f64 = 30.0;
 
-/// One chart per size: CPU above the bare source, with the extremes of the runs.
+/// What the bars show: CPU above the bare source, or per GB sent to another host.
+fn shown(report: &Report, cell: &Cell) -> Option<Spread> {
+    match report.bench {
+        Bench::Local => cell.summary.cpu_seconds_above_source,
+        Bench::Remote => cell.summary.link.as_ref()?.cpu_seconds_per_gb,
+    }
+}
+
+/// One chart per size, with the extremes of the runs.
 pub(crate) fn draw(report: &Report) -> String {
     let mut body = String::new();
     let mut top = 0.0;
-    for (width, height) in report.sizes() {
-        let of_size = |cell: &&Cell| (cell.width, cell.height) == (width, height);
-        let has_bar =
-            |cell: &&Cell| cell.contender.consumers > 0 && cell.summary.cpu_seconds_above_source.is_some();
-        let cells: Vec<&Cell> = report.cells.iter().filter(of_size).filter(has_bar).collect();
+    for size in report.sizes() {
+        let has_bar = |cell: &&Cell| cell.contender.consumers > 0 && shown(report, cell).is_some();
+        let cells: Vec<&Cell> =
+            report.cells.iter().filter(|cell| cell.size == size).filter(has_bar).collect();
         if !cells.is_empty() {
-            top = chart(&mut body, report, (width, height), &cells, top);
+            top = chart(&mut body, report, size, &cells, top);
         }
     }
     let total = top.max(40.0);
@@ -33,15 +42,19 @@ pub(crate) fn draw(report: &Report) -> String {
     )
 }
 
-fn chart(body: &mut String, report: &Report, size: (u32, u32), cells: &[&Cell], top: f64) -> f64 {
+fn chart(body: &mut String, report: &Report, size: FrameSize, cells: &[&Cell], top: f64) -> f64 {
     let terms = &report.terms;
-    let most = cells.iter().filter_map(|cell| cell.summary.cpu_seconds_above_source);
+    let most = cells.iter().filter_map(|cell| shown(report, cell));
     let most = most.fold(f64::MIN_POSITIVE, |most, spread| most.max(spread.max));
     let scale = (WIDTH - LEFT - RIGHT) / most;
     let pace = terms.fps.map_or_else(|| "free running".to_owned(), |fps| format!("{fps} fps"));
-    let title = format!("CPU above the bare source, {}x{} {}, {pace}", size.0, size.1, terms.format);
+    let (figure, unit) = match report.bench {
+        Bench::Local => ("CPU above the bare source", "CPU-seconds per 1000 frames"),
+        Bench::Remote => ("CPU per byte", "CPU-seconds per GB received"),
+    };
+    let title = format!("{figure}, {size}, {pace}");
     let terms = format!(
-        "CPU-seconds per 1000 frames, all processes; {} read; median of {} runs, line: min..max; {} x {}",
+        "{unit}, all processes; {} read; median of {} runs, line: min..max; {} x {}",
         terms.touched, terms.runs, report.machine.cores, report.machine.cpu
     );
     text(body, 16.0, top + 26.0, "font-size=\"17\" font-weight=\"bold\"", &title);
@@ -49,7 +62,7 @@ fn chart(body: &mut String, report: &Report, size: (u32, u32), cells: &[&Cell], 
     let mut y = top + HEAD;
     let mut consumers = 0;
     for cell in cells {
-        let Some(spread) = cell.summary.cpu_seconds_above_source else { continue };
+        let Some(spread) = shown(report, cell) else { continue };
         if cell.contender.consumers != consumers {
             consumers = cell.contender.consumers;
             y += GAP;
@@ -77,10 +90,9 @@ fn chart(body: &mut String, report: &Report, size: (u32, u32), cells: &[&Cell], 
 }
 
 fn colour(cell: &Cell) -> &'static str {
-    use super::contender::Transport;
     match cell.contender.transport {
-        Transport::Pagecast | Transport::GstPagecast => "#2a7de1",
-        Transport::Seqpacket => "#9aa5b1",
+        transport if transport.is_ours() => "#2a7de1",
+        transport if transport.is_floor() => "#9aa5b1",
         _ => "#e08a2a",
     }
 }

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::contender::{Kind, Transport};
-use super::report::{Cell, Report};
+use super::report::{Bench, Cell, Report};
+use super::size::FrameSize;
 use super::spread::Spread;
 use crate::output::Table;
 
@@ -12,8 +13,26 @@ use crate::output::Table;
 pub(crate) struct Target {
     pub(crate) what: String,
     pub(crate) measured: f64,
-    pub(crate) at_most: f64,
+    #[serde(flatten)]
+    pub(crate) bound: Bound,
     pub(crate) met: bool,
+}
+
+/// What a figure shall be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Bound {
+    fn admits(self, measured: f64) -> bool {
+        match self {
+            Self::AtMost(bound) => measured <= bound,
+            Self::AtLeast(bound) => measured >= bound,
+        }
+    }
 }
 
 /// Private memory of the processes beside the pool, as far as the memory target allows it.
@@ -23,46 +42,59 @@ const MEMORY_PER_PROCESS: f64 = 64.0 * (1 << 20) as f64;
 pub(crate) fn judge(report: &Report) -> Vec<Target> {
     let mut targets = Targets(Vec::new());
     for size in report.sizes() {
-        let of_size = |cell: &&Cell| (cell.width, cell.height) == size;
-        let cells: Vec<&Cell> = report.cells.iter().filter(of_size).collect();
-        let size = format!("{}x{}", size.0, size.1);
+        let cells: Vec<&Cell> = report.cells.iter().filter(|cell| cell.size == size).collect();
+        let size = size.to_string();
+        if report.bench == Bench::Remote {
+            super::link::judge(&mut targets, &cells, &size);
+            continue;
+        }
         for cell in &cells {
             targets.compare(cell, &cells, &size);
             targets.single(cell, &size, report.terms.pool_limit as f64);
         }
         targets.flat(&cells, &size);
     }
-    targets.sizes(report);
+    if report.bench == Bench::Local {
+        targets.sizes(report);
+    }
     targets.0
 }
 
 /// The table of targets.
 pub(crate) fn table(targets: &[Target]) -> Table {
-    let mut table = Table::new(["TARGET", ">MEASURED", ">AT MOST", ""]);
+    let mut table = Table::new(["TARGET", ">MEASURED", ">BOUND", ""]);
     for target in targets {
         let verdict = if target.met { "met" } else { "missed" };
         let number = |value: f64| if value >= 1e4 { format!("{value:.3e}") } else { format!("{value:.3}") };
-        table.row([target.what.clone(), number(target.measured), number(target.at_most), verdict.to_owned()]);
+        let bound = match target.bound {
+            Bound::AtMost(bound) => format!("<= {}", number(bound)),
+            Bound::AtLeast(bound) => format!(">= {}", number(bound)),
+        };
+        table.row([target.what.clone(), number(target.measured), bound, verdict.to_owned()]);
     }
     table
 }
 
-struct Targets(Vec<Target>);
+pub(super) struct Targets(Vec<Target>);
 
-fn median(spread: Option<Spread>) -> Option<f64> {
+pub(super) fn median(spread: Option<Spread>) -> Option<f64> {
     spread.map(|spread| spread.median)
 }
 
 impl Targets {
     fn add(&mut self, what: String, measured: Option<f64>, at_most: f64) {
-        if let Some(measured) = measured.filter(|value| value.is_finite()) {
-            self.0.push(Target { what, measured, at_most, met: measured <= at_most });
-        }
+        self.bounded(what, measured, Bound::AtMost(at_most));
     }
 
     fn ratio(&mut self, what: String, ours: Option<f64>, theirs: Option<f64>, at_most: f64) {
         if let (Some(ours), Some(theirs)) = (ours, theirs.filter(|theirs| *theirs > 0.0)) {
             self.add(what, Some(ours / theirs), at_most);
+        }
+    }
+
+    pub(super) fn bounded(&mut self, what: String, measured: Option<f64>, bound: Bound) {
+        if let Some(measured) = measured.filter(|value| value.is_finite()) {
+            self.0.push(Target { what, measured, bound, met: bound.admits(measured) });
         }
     }
 
@@ -151,19 +183,19 @@ impl Targets {
     /// The cost of large frames beside that of small ones.
     fn sizes(&mut self, report: &Report) {
         let mut sizes = report.sizes();
-        sizes.sort_by_key(|(width, height)| u64::from(*width) * u64::from(*height));
+        sizes.sort_by_key(|size| size.bytes());
         let [small, .., large] = sizes[..] else { return };
-        for cell in report.cells.iter().filter(|cell| (cell.width, cell.height) == small) {
+        for cell in report.cells.iter().filter(|cell| cell.size == small) {
             let Some(contender) = Some(cell.contender).filter(|contender| contender.consumers > 0) else {
                 continue;
             };
             if !matches!(contender.transport, Transport::Pagecast | Transport::GstPagecast) {
                 continue;
             }
-            let cost = |size: (u32, u32)| {
+            let cost = |size: FrameSize| {
                 let find = |kind, consumers| {
                     report.cells.iter().find(|cell| {
-                        (cell.width, cell.height) == size
+                        cell.size == size
                             && cell.is(contender.transport, consumers)
                             && cell.contender.kind == kind
                     })
@@ -171,7 +203,7 @@ impl Targets {
                 let idle = median(find(None, 0)?.summary.cpu_seconds)?;
                 Some(median(find(contender.kind, contender.consumers)?.summary.cpu_seconds)? - idle)
             };
-            let names = format!("{}x{} / {}x{}", large.0, large.1, small.0, small.1);
+            let names = format!("{large} / {small}");
             let what = format!("CPU above no subscriber, {names}: {}, 1->{}", cell.name, contender.consumers);
             self.ratio(what, cost(large), cost(small), 1.2);
         }

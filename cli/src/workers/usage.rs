@@ -16,10 +16,19 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Until now.
+    /// Of this process, until now.
     pub(crate) fn now() -> Self {
+        Self::of(UsageWho::RUSAGE_SELF)
+    }
+
+    /// Of all its children that have ended and were waited for.
+    pub(crate) fn of_children() -> Self {
+        Self::of(UsageWho::RUSAGE_CHILDREN)
+    }
+
+    fn of(who: UsageWho) -> Self {
         let wall_seconds = pagecast::clock::monotonic_ns() as f64 / 1e9;
-        let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
+        let Ok(usage) = getrusage(who) else {
             return Self { wall_seconds, ..Self::default() };
         };
         let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
