@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -129,6 +129,15 @@ impl Buffer {
             (FaceKind::DmaBuf, Err(absent)) => Some(*absent),
             _ if self.face(kind).is_some() => None,
             _ => Some(FaceAbsent::NotOfThisBacking { backing: self.backing, face: kind }),
+        }
+    }
+
+    /// The dma-buf that its mapping is of, if it has no other face: the CPU must say when it touches that, see
+    /// [`CpuAccess`](crate::dma_buf::CpuAccess).
+    pub fn mapped_dma_buf(&self) -> Option<BorrowedFd<'_>> {
+        match self.face(FaceKind::Memory) {
+            Some(_) => None,
+            None => self.face(FaceKind::DmaBuf).map(|face| face.fd),
         }
     }
 

@@ -1,8 +1,11 @@
 //! dma-bufs: what they are, and when the CPU may touch them.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
+
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Whence, lseek};
 
@@ -46,6 +49,25 @@ impl Direction {
 
 const SYNC_END: u64 = 4;
 
+/// How long [`CpuAccess::begin`] waits for devices; a fence that never signals must not stop anybody for ever.
+pub const DEVICE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Waits until the devices that stand against this access are done.
+fn wait_for_devices(fd: BorrowedFd<'_>, direction: Direction, limit: Duration) -> Result<(), Errno> {
+    // Who reads waits for those who write; who writes, for everybody.
+    let events = if direction == Direction::Read { PollFlags::POLLIN } else { PollFlags::POLLOUT };
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, events)], timeout) {
+            Err(Errno::EINTR) => {}
+            Ok(0) => return Err(Errno::ETIMEDOUT),
+            done => return done.map(drop),
+        }
+    }
+}
+
 /// CPU access to a dma-buf: from [`begin`](Self::begin), which waits for the devices that write it
 /// and makes their writes visible, to [`end`](Self::end) or drop, which make the CPU's visible.
 #[derive(Debug)]
@@ -56,9 +78,12 @@ pub struct CpuAccess<'a> {
 }
 
 impl<'a> CpuAccess<'a> {
-    /// Begins CPU access.
-    pub fn begin<F: AsFd + ?Sized>(fd: &'a F, direction: Direction) -> Result<Self, Errno> {
-        let fd = fd.as_fd();
+    /// Begins CPU access; waits for devices, at most [`DEVICE_LIMIT`].
+    ///
+    /// # Errors
+    /// `ETIMEDOUT` if a device does not finish; otherwise what the exporter says.
+    pub fn begin(fd: BorrowedFd<'a>, direction: Direction) -> Result<Self, Errno> {
+        wait_for_devices(fd, direction, DEVICE_LIMIT)?;
         ioctl::dma_buf_sync(fd, direction.flags())?;
         Ok(Self { fd, direction })
     }
@@ -75,13 +100,13 @@ impl<'a> CpuAccess<'a> {
     }
 
     fn finish(&self) -> Result<(), Errno> {
-        end_access(&self.fd, self.direction)
+        end_access(self.fd, self.direction)
     }
 }
 
 /// Ends CPU access that [`CpuAccess::keep_open`] left open.
-pub fn end_access<F: AsFd + ?Sized>(fd: &F, direction: Direction) -> Result<(), Errno> {
-    ioctl::dma_buf_sync(fd.as_fd(), direction.flags() | SYNC_END)
+pub fn end_access(fd: BorrowedFd<'_>, direction: Direction) -> Result<(), Errno> {
+    ioctl::dma_buf_sync(fd, direction.flags() | SYNC_END)
 }
 
 impl Drop for CpuAccess<'_> {

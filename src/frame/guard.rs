@@ -1,6 +1,9 @@
 //! Reading a frame that somebody else may take away.
 
+use arrayvec::ArrayVec;
+use pagecast_allocators::dma_buf::{CpuAccess, Direction};
 use pagecast_allocators::{AccessError, AccessMode, ImportError};
+use pagecast_ipc::wire::limits::MAX_SEGMENTS;
 
 use super::{Frame, ReadError, Segment};
 
@@ -14,14 +17,24 @@ pub struct Evicted;
 #[must_use = "what is read is valid only after finish()"]
 pub struct ReadGuard<'a> {
     frame: &'a Frame,
+    /// dma-bufs that the CPU may look at until this ends.
+    accesses: ArrayVec<CpuAccess<'a>, MAX_SEGMENTS>,
 }
 
 impl<'a> ReadGuard<'a> {
     pub(super) fn new(frame: &'a Frame) -> Result<Self, ImportError> {
-        for segment in frame.segments() {
-            segment.buffer.map()?;
+        let mut accesses = ArrayVec::new();
+        let segments = frame.segments();
+        for (at, Segment { buffer, .. }) in segments.iter().enumerate() {
+            buffer.map()?;
+            let known = segments[..at].iter().any(|earlier| earlier.buffer.id() == buffer.id());
+            if let Some(fd) = buffer.mapped_dma_buf().filter(|_| !known) {
+                let begun = CpuAccess::begin(fd, Direction::Read);
+                accesses
+                    .push(begun.map_err(|errno| ImportError::System { call: "DMA_BUF_IOCTL_SYNC", errno })?);
+            }
         }
-        Ok(Self { frame })
+        Ok(Self { frame, accesses })
     }
 
     /// The bytes of one segment; `None` if there is no such segment or others may write into its pages, see
@@ -69,7 +82,9 @@ impl<'a> ReadGuard<'a> {
     /// # Errors
     /// [`Evicted`] if the frame was no longer ours at some point before now.
     pub fn finish(self) -> Result<(), Evicted> {
-        match self.frame.link() {
+        let Self { frame, accesses } = self;
+        drop(accesses);
+        match frame.link() {
             Some(link) if !link.still_valid() => Err(Evicted),
             _ => Ok(()),
         }

@@ -202,12 +202,12 @@ pub(crate) fn dma_buf_is_the_same_pages(subject: &Subject) {
     let device = MmapOptions::new().len(buffer.size()).map_raw(face.fd.as_raw_fd()).unwrap();
     let reader = map_read(memory_face(&buffer).fd, buffer.size());
     fill(&buffer, 3);
-    let reading = CpuAccess::begin(&face.fd, Direction::Read).unwrap();
+    let reading = CpuAccess::begin(face.fd, Direction::Read).unwrap();
     assert_filled(|at, to| pages::read(&device, at, to), buffer.size(), 3);
     reading.end().unwrap();
 
     // What a device writes is seen by the owner and by those who may only read.
-    let writing = CpuAccess::begin(&face.fd, Direction::ReadWrite).unwrap();
+    let writing = CpuAccess::begin(face.fd, Direction::ReadWrite).unwrap();
     for (page, offset) in (0..buffer.size()).step_by(4096).enumerate() {
         for at in offset..offset + 4096 {
             pages::write(&device, at, crate::support::pattern(page, 4));

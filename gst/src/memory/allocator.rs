@@ -1,6 +1,5 @@
 //! The two types of our memories: with the memory face, and with the dma-buf face of a buffer.
 
-use std::os::fd::AsFd;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 
@@ -9,7 +8,6 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst::{ffi, glib};
 use gst_allocators::subclass::prelude::*;
-use pagecast::FaceKind;
 use pagecast::allocators::dma_buf::{CpuAccess, Direction, end_access};
 
 use super::slot;
@@ -151,8 +149,8 @@ unsafe extern "C" fn map(
     if wants != Direction::Read && !mapping.is_writable() {
         return null_mut();
     }
-    if let Some(fd) = dma_buf(buffer) {
-        match CpuAccess::begin(&fd, wants) {
+    if let Some(fd) = buffer.mapped_dma_buf() {
+        match CpuAccess::begin(fd, wants) {
             Ok(access) => access.keep_open(),
             Err(_) => return null_mut(),
         }
@@ -185,19 +183,11 @@ fn copy_to_page(pool: &pagecast::Pool, bytes: &[u8]) -> Option<gst::Memory> {
     super::from_lease(lease, 0, bytes.len())
 }
 
-/// The descriptor of a buffer that has only the dma-buf face: the CPU must say when it touches that.
-fn dma_buf(buffer: &pagecast::Buffer) -> Option<std::os::fd::BorrowedFd<'_>> {
-    match buffer.face(FaceKind::Memory) {
-        Some(_) => None,
-        None => buffer.face(FaceKind::DmaBuf).map(|face| face.fd),
-    }
-}
-
 unsafe extern "C" fn unmap(memory: *mut ffi::GstMemory, info: *mut ffi::GstMapInfo) {
     // SAFETY: as in `map`; a mapped memory is in use.
     let (slot, flags) = unsafe { (slot::slot(slot::root(memory)), (*info).flags) };
-    if let Some(fd) = slot.and_then(|slot| dma_buf(slot.buffer())) {
+    if let Some(fd) = slot.and_then(|slot| slot.buffer().mapped_dma_buf()) {
         // Nobody is left to tell; the kernel fails here only if the exporter does.
-        let _ = end_access(&fd.as_fd(), direction(flags));
+        let _ = end_access(fd, direction(flags));
     }
 }

@@ -1,12 +1,11 @@
 //! What waits to be sent, in order.
 
 use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
+use pagecast_allocators::Buffer;
 use pagecast_allocators::dma_buf::{self, CpuAccess, Direction};
-use pagecast_allocators::{Buffer, FaceKind};
 
 use super::channel::Channel;
 use super::sys::{MAX_PIECES, PageRange, Piece};
@@ -241,20 +240,15 @@ fn range(part: &Part, skip: usize) -> Result<PageRange<'_>, LinkError> {
 
 /// What devices wrote is made visible; of ordinary memory nothing is asked.
 fn begin_access(buffer: &Buffer) {
-    if let Some(fd) = device_only(buffer)
-        && let Ok(access) = CpuAccess::begin(&fd, Direction::Read)
+    if let Some(fd) = buffer.mapped_dma_buf()
+        && let Ok(access) = CpuAccess::begin(fd, Direction::Read)
     {
         access.keep_open();
     }
 }
 
 fn end_access(buffer: &Buffer) {
-    if let Some(fd) = device_only(buffer) {
-        let _ = dma_buf::end_access(&fd, Direction::Read);
+    if let Some(fd) = buffer.mapped_dma_buf() {
+        let _ = dma_buf::end_access(fd, Direction::Read);
     }
-}
-
-fn device_only(buffer: &Buffer) -> Option<BorrowedFd<'_>> {
-    let has_memory = buffer.face(FaceKind::Memory).is_some();
-    buffer.face(FaceKind::DmaBuf).filter(|_| !has_memory).map(|face| face.fd)
 }

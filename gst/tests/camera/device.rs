@@ -1,0 +1,83 @@
+//! The kernel's virtual camera (vivid), and what the kernel says of dma-bufs.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub(crate) const WIDTH: u32 = 320;
+pub(crate) const HEIGHT: u32 = 180;
+/// Slow enough for an emulated machine.
+pub(crate) const CAPS: &str = "video/x-raw,format=NV12,width=320,height=180,framerate=15/1";
+
+/// The camera, for one test at a time.
+pub(crate) struct Camera {
+    pub(crate) path: PathBuf,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Camera {
+    /// The first vivid device, with a picture that does not move.
+    pub(crate) fn find() -> Option<Self> {
+        static ONE: Mutex<()> = Mutex::new(());
+        let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_vivid = |entry: &fs::DirEntry| {
+            fs::read_to_string(entry.path().join("name")).is_ok_and(|name| name.starts_with("vivid"))
+        };
+        let devices = fs::read_dir("/sys/class/video4linux").into_iter().flatten().flatten();
+        let found = devices.filter(is_vivid).map(|entry| Path::new("/dev").join(entry.file_name())).min();
+        let camera = Self { path: found?, _alone: alone };
+        camera.set("horizontal_movement=3,vertical_movement=3,test_pattern=0,osd_text_mode=2");
+        Some(camera)
+    }
+
+    fn v4l2_ctl(&self, arguments: &[&str]) {
+        let output = Command::new("v4l2-ctl").arg("-d").arg(&self.path).args(arguments).output();
+        let output = output.expect("v4l2-ctl");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Sets controls: `name=value,…`.
+    pub(crate) fn set(&self, controls: &str) {
+        self.v4l2_ctl(&["-c", controls]);
+    }
+
+    /// Text over the picture that is different in every frame, or none.
+    pub(crate) fn show_counter(&self, shown: bool) {
+        self.set(if shown { "osd_text_mode=0" } else { "osd_text_mode=2" });
+    }
+
+    /// One frame, taken by v4l2-ctl into memory of its own.
+    pub(crate) fn capture(&self, folder: &Path) -> Vec<u8> {
+        let file = folder.join("captured");
+        let format = format!("width={WIDTH},height={HEIGHT},pixelformat=NV12");
+        let to = format!("--stream-to={}", file.display());
+        self.v4l2_ctl(&["-v", &format, "--stream-mmap", "--stream-count=1", &to]);
+        fs::read(&file).expect("a captured frame")
+    }
+}
+
+/// How many dma-bufs the machine has, as the kernel tells in debugfs.
+pub(crate) fn dma_bufs() -> usize {
+    let file = Path::new("/sys/kernel/debug/dma_buf/bufinfo");
+    if !file.exists() {
+        let mount = Command::new("mount").args(["-t", "debugfs", "debugfs", "/sys/kernel/debug"]).status();
+        assert!(mount.is_ok_and(|status| status.success()), "debugfs cannot be mounted");
+    }
+    let text = fs::read_to_string(file).expect("bufinfo");
+    let total = text.lines().find_map(|line| line.strip_prefix("Total ")).expect("a total");
+    total.split_whitespace().next().and_then(|count| count.parse().ok()).expect("a count")
+}
+
+/// The inodes of the dma-bufs that a process has mapped.
+pub(crate) fn mapped_by(pid: i32) -> BTreeSet<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let inode = |line: &str| line.split_whitespace().nth(4)?.parse().ok();
+    maps.lines().filter(|line| line.contains("/dmabuf:")).filter_map(inode).collect()
+}
+
+/// The memfds that a process has mapped.
+pub(crate) fn memfds_mapped_by(pid: i32) -> usize {
+    pagecast_tests::proc::memfd_mappings(pid)
+}

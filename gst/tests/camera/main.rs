@@ -1,0 +1,237 @@
+//! A camera whose driver exports dma-bufs: they go out as they are, to any number of processes, and the camera never
+//! runs dry. It needs a vivid device and debugfs, as the testbed has them; elsewhere each test is skipped.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod device;
+mod reader;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::*;
+use device::*;
+use gst::prelude::*;
+use nix::sys::signal::Signal;
+use pagecast_tests::skip;
+use reader::*;
+
+/// More frames than a camera has buffers.
+const ROUNDS: usize = 100;
+
+/// What left the camera: by sequence number the digest of the bytes, read through the driver's own memory.
+type Taken = Arc<Mutex<BTreeMap<u64, u64>>>;
+
+/// A camera that is published, and what left it.
+struct Shoot {
+    pipeline: Pipeline,
+    exported: Arc<Mutex<BTreeSet<u64>>>,
+    taken: Taken,
+    place: Place,
+}
+
+impl Shoot {
+    fn start(camera: &Camera, properties: &str) -> Self {
+        let place = Place::new();
+        let description = format!(
+            "v4l2src name=camera device={} io-mode=dmabuf ! {CAPS} ! pagecastsink name=sink sync=false uri={} {properties}",
+            camera.path.display(),
+            place.uri()
+        );
+        let pipeline = Pipeline::new(&description);
+        let pad = pipeline.element("camera").static_pad("src").unwrap();
+        let (exported, taken) = (inodes_at(&pad), taken_at(&pad));
+        pipeline.play();
+        Self { pipeline, exported, taken, place }
+    }
+
+    fn reader(&self, name: &str, credits: u32) -> Reader {
+        Reader::start(&self.place.uri(), credits, &self.place.path().join(name))
+    }
+
+    fn count(&self) -> usize {
+        self.taken.lock().unwrap().len()
+    }
+
+    /// Sequence numbers that the driver skipped since frame `since`, and frames since then.
+    fn lost_since(&self, since: u64) -> (u64, u64) {
+        let taken = self.taken.lock().unwrap();
+        let numbers: Vec<u64> = taken.range(since..).map(|(number, _)| *number).collect();
+        let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return (0, 0) };
+        (last - first + 1 - numbers.len() as u64, numbers.len() as u64)
+    }
+
+    fn newest(&self) -> u64 {
+        self.taken.lock().unwrap().last_key_value().map_or(0, |(number, _)| *number)
+    }
+}
+
+fn taken_at(pad: &gst::Pad) -> Taken {
+    let taken = Taken::default();
+    let into = taken.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer() {
+            let bytes = buffer.map_readable().expect("the driver's memory");
+            into.lock().unwrap().insert(buffer.offset(), digest(&bytes));
+        }
+        gst::PadProbeReturn::Ok
+    });
+    taken
+}
+
+/// Dma-bufs come and go; in the end there are as many as before.
+fn as_many_as(before: usize) {
+    eventually("the machine's dma-bufs are those of before", || dma_bufs() == before);
+}
+
+#[test]
+fn three_processes_read_the_drivers_own_buffers() {
+    let Some(camera) = Camera::find() else { return skip("there is no vivid camera") };
+    let before = dma_bufs();
+    let place = Place::new();
+    let picture = camera.capture(place.path());
+    camera.set("test_pattern=1");
+    assert_ne!(camera.capture(place.path()), picture, "another pattern is another picture");
+    camera.set("test_pattern=0");
+    let shoot = Shoot::start(&camera, "");
+    let readers: Vec<Reader> = (0..3).map(|n| shoot.reader(&format!("dump{n}"), 0)).collect();
+    for (n, reader) in readers.iter().enumerate() {
+        let seen: Vec<Seen> = (0..ROUNDS).map(|_| reader.next()).collect();
+        let dumped = std::fs::read(shoot.place.path().join(format!("dump{n}"))).unwrap();
+        assert!(dumped == picture, "reader {n}: the pixels are not those that v4l2-ctl captured");
+        let taken = shoot.taken.lock().unwrap().clone();
+        let exported = shoot.exported.lock().unwrap().clone();
+        for frame in &seen {
+            assert_eq!(frame.digest, digest(&picture), "reader {n}: {frame:?}");
+            assert_eq!(taken.get(&frame.sequence), Some(&frame.digest), "reader {n}: {frame:?}");
+            assert!(exported.contains(&frame.inode), "reader {n}: {frame:?} is not of {exported:?}");
+        }
+        assert!(seen.is_sorted_by(|a, b| a.sequence < b.sequence), "reader {n}: frames in order");
+        // A buffer that came round again was known: one number, one mapping.
+        let count = |of: fn(&Seen) -> u64| seen.iter().map(of).collect::<BTreeSet<_>>().len();
+        let (buffers, inodes) = (count(|frame| frame.buffer), count(|frame| frame.inode));
+        assert_eq!(buffers, inodes, "reader {n}: each of the driver's buffers was announced once");
+        assert!(inodes < ROUNDS / 2, "reader {n}: {inodes} buffers for {ROUNDS} frames");
+        // And seen from outside: what it has mapped is what the driver exported, and nothing else.
+        let mapped = mapped_by(reader.0.pid());
+        assert!(!mapped.is_empty() && mapped.is_subset(&exported), "reader {n}: {mapped:?} of {exported:?}");
+        assert_eq!(memfds_mapped_by(reader.0.pid()), 0, "reader {n}: no pages of ours");
+    }
+    assert_eq!(shoot.pipeline.copied("sink"), 0);
+    drop((readers, shoot));
+    as_many_as(before);
+}
+
+#[test]
+fn every_frame_is_a_fresh_one() {
+    let Some(camera) = Camera::find() else { return skip("there is no vivid camera") };
+    camera.show_counter(true);
+    let shoot = Shoot::start(&camera, "");
+    let readers: Vec<Reader> = (0..3).map(|n| shoot.reader(&format!("dump{n}"), 0)).collect();
+    for reader in &readers {
+        let seen: Vec<Seen> = (0..ROUNDS).map(|_| reader.next()).collect();
+        let taken = shoot.taken.lock().unwrap().clone();
+        let different: BTreeSet<u64> = seen.iter().map(|frame| frame.digest).collect();
+        assert_eq!(different.len(), ROUNDS, "each frame has its own picture");
+        for frame in &seen {
+            assert_eq!(taken.get(&frame.sequence), Some(&frame.digest), "{frame:?} as it left the camera");
+        }
+    }
+    assert_eq!(shoot.pipeline.copied("sink"), 0);
+}
+
+#[test]
+fn stopped_readers_do_not_stop_the_camera() {
+    let Some(camera) = Camera::find() else { return skip("there is no vivid camera") };
+    camera.show_counter(true);
+    let before = dma_bufs();
+    let shoot = Shoot::start(&camera, "reserve=2");
+    // Together they may hold and have waiting more than the camera has.
+    let readers: Vec<Reader> = (0..3).map(|n| shoot.reader(&format!("dump{n}"), 24)).collect();
+    for reader in &readers {
+        reader.next();
+    }
+    readers.iter().for_each(|reader| reader.0.stop());
+    let since = shoot.newest();
+    let begin = shoot.count();
+    eventually("the reserve is all that is left, and frames are copied", || {
+        shoot.pipeline.copied("sink") > 0
+    });
+    let until = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (lost, frames) = shoot.lost_since(since);
+    assert!(shoot.count() - begin > 40, "{} frames while nobody reads", shoot.count() - begin);
+    println!("stopped readers: {frames} frames, {lost} lost, {} copied", shoot.pipeline.copied("sink"));
+    // The policy says: none. An emulated machine that is busy may miss some by itself.
+    assert!(lost <= 2 + frames / 5, "{lost} frames lost beside {frames}");
+    readers.iter().for_each(|reader| reader.0.signal(Signal::SIGCONT));
+    readers.iter().for_each(Reader::forget);
+    let target = shoot.newest();
+    for reader in &readers {
+        let fresh = std::iter::repeat_with(|| reader.next()).find(|frame| frame.sequence > target);
+        let fresh = fresh.expect("it goes on");
+        assert_eq!(shoot.taken.lock().unwrap().get(&fresh.sequence), Some(&fresh.digest));
+    }
+    // Once the camera has its buffers again they go out as they are.
+    let mut copied = u64::MAX;
+    eventually("no more copies", || {
+        let earlier = std::mem::replace(&mut copied, shoot.pipeline.copied("sink"));
+        readers[0].next();
+        earlier == copied
+    });
+    drop((readers, shoot));
+    as_many_as(before);
+}
+
+/// The control of the one above: without a reserve the same readers stop the camera.
+#[test]
+fn without_a_reserve_stopped_readers_stop_it() {
+    let Some(camera) = Camera::find() else { return skip("there is no vivid camera") };
+    let shoot = Shoot::start(&camera, "reserve=0");
+    let readers: Vec<Reader> = (0..3).map(|n| shoot.reader(&format!("dump{n}"), 24)).collect();
+    readers.iter().map(Reader::next).for_each(|_| ());
+    readers.iter().for_each(|reader| reader.0.stop());
+    let (mut count, mut at) = (0, Instant::now());
+    eventually("the camera has none left", || {
+        let now = shoot.count();
+        if now != count {
+            (count, at) = (now, Instant::now());
+        }
+        at.elapsed() > Duration::from_secs(2)
+    });
+    assert_eq!(shoot.pipeline.copied("sink"), 0);
+    readers.iter().for_each(|reader| reader.0.signal(Signal::SIGCONT));
+    eventually("it goes on", || shoot.count() > count + 5);
+}
+
+#[test]
+fn killed_readers_leave_nothing_behind() {
+    let Some(camera) = Camera::find() else { return skip("there is no vivid camera") };
+    camera.show_counter(true);
+    let before = dma_bufs();
+    let shoot = Shoot::start(&camera, "");
+    let survivor = shoot.reader("survivor", 0);
+    survivor.next();
+    let mut random = pagecast_tests::random::Random::new(7);
+    for round in 0..8 {
+        let mut victim = shoot.reader("victim", 24);
+        if round % 2 == 0 {
+            victim.next();
+            victim.0.stop();
+        }
+        std::thread::sleep(Duration::from_millis(random.below(400)));
+        victim.0.kill();
+    }
+    survivor.forget();
+    let target = shoot.newest();
+    let frame = std::iter::repeat_with(|| survivor.next()).find(|frame| frame.sequence > target).unwrap();
+    assert_eq!(shoot.taken.lock().unwrap().get(&frame.sequence), Some(&frame.digest));
+    eventually("only the survivor is left", || {
+        shoot.pipeline.element("sink").property::<u32>("num-clients") == 1
+    });
+    drop((survivor, shoot));
+    as_many_as(before);
+}
