@@ -62,7 +62,7 @@ pub(crate) fn digest(bytes: &[u8]) -> u64 {
 
 /// The child's side.
 #[test]
-#[ignore = "the reader of other tests"]
+#[ignore = "runs as a child of other tests"]
 fn entry() {
     let Ok(uri) = std::env::var(URI) else { return };
     let variable = |name| std::env::var(name).expect("told by the test");
