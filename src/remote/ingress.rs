@@ -47,7 +47,10 @@ pub(super) struct Ingress {
     known: HashMap<u64, Weak<Buffer>>,
     /// Records for one packet to the subscriber.
     batch: PacketBuilder,
-    epoch: u32,
+    /// The publisher's life, known from its first packet.
+    epoch: Option<u32>,
+    /// The last frame's number.
+    last: Option<u64>,
     /// Whether the subscriber has said good-bye, or is gone.
     left: bool,
     /// Whether nothing can be sent over the link any more; what has come is still received.
@@ -68,7 +71,8 @@ impl Ingress {
             held: HashMap::new(),
             known: HashMap::new(),
             batch: PacketBuilder::default(),
-            epoch: 0,
+            epoch: None,
+            last: None,
             left: false,
             mute: false,
             ended: None,
@@ -149,14 +153,21 @@ impl Ingress {
     /// Records for the subscriber, as they came.
     fn pass_on(&mut self, packet: Vec<u8>) {
         self.end_batch();
-        self.epoch = Packets::open(&packet).map_or(self.epoch, |packets| packets.epoch());
+        if let (None, Ok(packets)) = (self.epoch, Packets::open(&packet)) {
+            self.epoch = Some(packets.epoch());
+        }
         self.outlet.push(packet);
     }
 
     /// A whole frame: its pages are announced if they are new.
     fn deliver(&mut self, epoch: u32, mut frame: Frame, room: Option<Room>) -> Result<(), LinkError> {
-        self.epoch = epoch;
+        if *self.epoch.get_or_insert(epoch) != epoch {
+            return Ok(()); // of an older life
+        }
         let id = frame.id;
+        if self.last.replace(id).is_some_and(|last| id <= last) {
+            return Err(PeerFault::OutOfPlace("a frame whose number does not rise").into());
+        }
         if let Some(room) = &room {
             let buffer = room.part.buffer();
             self.announce(buffer);
@@ -166,9 +177,7 @@ impl Ingress {
                 offset += segment.length;
             }
         }
-        if self.held.insert(id, room).is_some() {
-            return Err(PeerFault::OutOfPlace("a frame sent twice").into());
-        }
+        self.held.insert(id, room);
         self.push(&ToSubscriber::Frame(frame));
         Ok(())
     }
@@ -189,7 +198,7 @@ impl Ingress {
         let size = buffer.size() as u64;
         let announce = ToSubscriber::Announce(Announce { buffer: id, size, face: Face::Memory });
         self.push(&announce);
-        let bytes = self.batch.bytes(self.epoch);
+        let bytes = self.batch.bytes(self.epoch.unwrap_or(0));
         self.batch.clear();
         self.outlet.push_announce(bytes, buffer.clone());
     }
@@ -205,7 +214,7 @@ impl Ingress {
 
     fn end_batch(&mut self) {
         if !self.batch.is_empty() {
-            self.outlet.push(self.batch.bytes(self.epoch));
+            self.outlet.push(self.batch.bytes(self.epoch.unwrap_or(0)));
             self.batch.clear();
         }
     }

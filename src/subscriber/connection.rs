@@ -49,6 +49,14 @@ pub enum PublisherFault {
         /// Its number.
         frame: u64,
     },
+    /// A frame that comes twice, or after a later one.
+    #[error("frame {frame} came after frame {after}: numbers must rise")]
+    Number {
+        /// Its number.
+        frame: u64,
+        /// That of the frame before it.
+        after: u64,
+    },
     /// More of something than the protocol allows.
     #[error("more than {limit} {what}")]
     TooMany {
@@ -68,6 +76,8 @@ pub(super) struct Connection {
     pub(super) link: Arc<LinkState>,
     buffers: HashMap<u64, Arc<Buffer>>,
     taken_in: u64,
+    /// The last frame's number.
+    last: Option<u64>,
     stream: Arc<Stream>,
     inbox: VecDeque<Message>,
     info: Vec<u8>,
@@ -83,6 +93,7 @@ impl Connection {
             link,
             buffers: HashMap::new(),
             taken_in: 0,
+            last: None,
             stream: Arc::default(),
             inbox: VecDeque::new(),
             info: Vec::new(),
@@ -190,6 +201,9 @@ impl Connection {
     fn take(&mut self, message: ToSubscriber) -> Result<(), RecvError> {
         match message {
             ToSubscriber::Frame(frame) => {
+                if let Some(after) = self.last.replace(frame.id).filter(|last| frame.id <= *last) {
+                    return Err(PublisherFault::Number { frame: frame.id, after }.into());
+                }
                 let frame = self.frame(frame)?;
                 self.inbox.push_back(Message::Frame(frame));
             }

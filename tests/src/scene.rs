@@ -16,8 +16,10 @@ const BURST: u64 = 4;
 pub struct Scene {
     /// Where its socket is.
     pub place: Place,
-    /// Its address.
+    /// Its address on this host.
     pub uri: String,
+    /// Its address for other hosts, if it has one.
+    pub remote: Option<String>,
     /// The publisher's process.
     pub publisher: Peer,
     /// Subscribers that must not lose anything.
@@ -46,17 +48,37 @@ impl Scene {
     /// As [`Scene::with_fault`], in a place that is there already, and with nobody in it yet.
     pub fn at(program: &str, place: Place, options: &[&str], fault: &str) -> Self {
         let uri = place.uri("scene");
-        let mut arguments = vec!["publisher", &uri];
-        arguments.extend(options);
-        let publisher = Peer::start_with_env(program, &arguments, &[("PAGECAST_FAULT", fault)]);
+        let publisher = start(program, &uri, options, fault);
         publisher.expect("ready");
         let program = program.to_owned();
-        Self { place, uri, publisher, healthy: Vec::new(), program, published: 0 }
+        Self { place, uri, remote: None, publisher, healthy: Vec::new(), program, published: 0 }
+    }
+
+    /// A publisher that listens at `remote`, too, with a healthy subscriber each way.
+    pub fn across(program: &str, remote: &str, options: &[&str]) -> Self {
+        let place = Place::new();
+        let uri = place.uri("scene");
+        let publisher = start(program, &format!("{uri} {remote}"), options, "");
+        let uris = publisher.expect("ready");
+        let remote = uris.split(' ').next_back().map(str::to_owned);
+        let program = program.to_owned();
+        let mut scene = Self { place, uri, remote, publisher, healthy: Vec::new(), program, published: 0 };
+        for uri in uris.split(' ') {
+            let peer = Peer::start(&scene.program, &["subscriber", uri]);
+            peer.expect("connected");
+            scene.healthy.push(peer);
+        }
+        scene
     }
 
     /// Starts another process at this publisher: the role, then its options.
     pub fn join(&self, role: &[&str]) -> Peer {
-        let mut arguments = vec![role[0], &self.uri];
+        self.join_at(&self.uri, role)
+    }
+
+    /// As [`Scene::join`], by that address.
+    pub fn join_at(&self, uri: &str, role: &[&str]) -> Peer {
+        let mut arguments = vec![role[0], uri];
         arguments.extend(&role[1..]);
         Peer::start(&self.program, &arguments)
     }
@@ -87,6 +109,15 @@ impl Scene {
         self.try_publish(frames).unwrap_or_else(|error| panic!("the healthy were disturbed: {error}"));
     }
 
+    /// Publishes a few frames, at most a burst, while something happens.
+    pub fn publish_while(&mut self, frames: u64, happens: impl FnOnce()) {
+        assert!(frames <= BURST, "the healthy may lose some");
+        self.publisher.say(&format!("publish {frames}"));
+        happens();
+        self.publisher.expect("published");
+        self.published += frames;
+    }
+
     /// Publishes until `peer` has said a line that begins with `word`, and returns the rest of that line.
     pub fn publish_until(&mut self, peer: &Peer, word: &str) -> String {
         let deadline = std::time::Instant::now() + crate::peers::PATIENCE;
@@ -113,10 +144,15 @@ impl Scene {
         proc::fds(self.publisher.pid())
     }
 
-    /// Waits until only the healthy are left, and the publisher has no more descriptors than `before`.
-    pub fn settles(&mut self, before: &Fds) {
+    /// Waits until only the healthy are left; who is silent is cut off after some seconds.
+    pub fn only_the_healthy_are_left(&mut self) {
         let healthy = self.healthy.len();
         crate::eventually("only the healthy are left", || self.info().subscribers.len() == healthy);
+    }
+
+    /// Waits until only the healthy are left, and the publisher has no more descriptors than `before`.
+    pub fn settles(&mut self, before: &Fds) {
+        self.only_the_healthy_are_left();
         crate::eventually("descriptors are closed", || self.fds().others <= before.others);
     }
 
@@ -124,4 +160,9 @@ impl Scene {
     pub fn resume(&self, peer: &Peer) {
         peer.signal(Signal::SIGCONT);
     }
+}
+
+fn start(program: &str, uri: &str, options: &[&str], fault: &str) -> Peer {
+    let arguments: Vec<&str> = ["publisher", uri].into_iter().chain(options.iter().copied()).collect();
+    Peer::start_with_env(program, &arguments, &[("PAGECAST_FAULT", fault)])
 }

@@ -81,12 +81,16 @@ fn announce(buffer: u64, size: u64) -> ToSubscriber {
 }
 
 fn frame(segments: &[(u64, u64, u64)]) -> ToSubscriber {
+    numbered(1, segments)
+}
+
+fn numbered(id: u64, segments: &[(u64, u64, u64)]) -> ToSubscriber {
     let segment = |(buffer, offset, length): &(u64, u64, u64)| Segment {
         buffer: *buffer,
         offset: *offset,
         length: *length,
     };
-    ToSubscriber::Frame(Frame { id: 1, segments: segments.iter().map(segment).collect(), ..Frame::default() })
+    ToSubscriber::Frame(Frame { id, segments: segments.iter().map(segment).collect(), ..Frame::default() })
 }
 
 fn memfd(size: u64, seals: SealFlag) -> OwnedFd {
@@ -149,7 +153,7 @@ fn finds(expected: &str, lie: impl FnOnce(&Liar)) {
 fn the_truth_is_believed() {
     finds("gone; 0 frames 2", |liar| {
         liar.announce(honest().as_fd());
-        liar.say(&[frame(&[(1, 0, SIZE)]), frame(&[(1, SIZE - 1, 1)])], &[]);
+        liar.say(&[frame(&[(1, 0, SIZE)]), numbered(2, &[(1, SIZE - 1, 1)])], &[]);
         liar.socket.shutdown();
     });
 }
@@ -274,6 +278,11 @@ fn noise_is_called_noise() {
 #[test]
 fn what_has_no_place_is_refused() {
     finds("a second welcome", Liar::welcome);
+    for second in [1, 0] {
+        finds(&format!("frame {second} came after frame 1"), |liar| {
+            sent(liar.say(&[frame(&[]), numbered(second, &[])], &[]));
+        });
+    }
     let said = meet(&[], |liar| sent(liar.say(&[frame(&[])], &[])));
     assert!(said.contains("without welcome"), "{said}");
     let said = meet(&[], |liar| sent(liar.say(&[], &[])));

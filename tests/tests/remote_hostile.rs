@@ -11,71 +11,25 @@ use pagecast::ipc::wire::{
 };
 use pagecast::{Message, PoolOptions, Subscriber, SubscriberOptions};
 use pagecast_tests::peers::Peer;
-use pagecast_tests::{Place, eventually, proc};
+use pagecast_tests::scene::Scene;
+use pagecast_tests::{eventually, proc};
 
 const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(30));
 const PREAMBLE: [u8; 8] = *b"PGCR\x01\0\0\0";
 
-/// A publisher of both kinds with a healthy subscriber of each, in processes of their own.
-struct Scene {
-    publisher: Peer,
-    tcp: String,
-    healthy: Vec<Peer>,
-    published: u64,
-    _place: Place,
+fn scene(size: &str) -> Scene {
+    Scene::across(PEER, "tcp://127.0.0.1:0", &[size])
 }
 
-impl Scene {
-    fn new(size: &str) -> Self {
-        let place = Place::new();
-        let uri = format!("{} tcp://127.0.0.1:0", place.uri("a"));
-        let publisher = Peer::start(PEER, &["publisher", &uri, size]);
-        let uris = publisher.expect("ready");
-        let tcp = uris.split(' ').next_back().expect("an address").to_owned();
-        let healthy: Vec<_> = uris.split(' ').map(|uri| Peer::start(PEER, &["subscriber", uri])).collect();
-        healthy.iter().for_each(|peer| drop(peer.expect("connected")));
-        Self { publisher, tcp, healthy, published: 0, _place: place }
-    }
+fn connect(scene: &Scene) -> TcpStream {
+    let stream = TcpStream::connect(remote(scene).trim_start_matches("tcp://")).expect("a connection");
+    stream.set_read_timeout(PATIENCE).expect("a limit");
+    stream
+}
 
-    /// Publishes and sees to it that the healthy lose nothing.
-    fn publish(&mut self, bursts: u64) {
-        for _ in 0..bursts {
-            self.publisher.say("publish 2");
-            self.publisher.expect("published");
-            self.published += 2;
-            for peer in &self.healthy {
-                peer.try_follow(self.published).unwrap_or_else(|error| panic!("disturbed: {error}"));
-            }
-        }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.tcp.trim_start_matches("tcp://")).expect("a connection");
-        stream.set_read_timeout(PATIENCE).expect("a limit");
-        stream
-    }
-
-    fn subscribers(&mut self) -> usize {
-        self.publisher.say("info");
-        let json = self.publisher.expect("info");
-        serde_json::from_str::<pagecast::Info>(&json).expect("figures").subscribers.len()
-    }
-
-    /// Those who are silent for five seconds are cut off: this waits longer than other tests do.
-    fn only_the_healthy_are_left(&mut self) {
-        let deadline = std::time::Instant::now() + Duration::from_secs(40);
-        while self.subscribers() != 2 {
-            assert!(std::time::Instant::now() < deadline, "somebody is still there");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn settles(&mut self, before: &proc::Fds) {
-        self.only_the_healthy_are_left();
-        let pid = self.publisher.pid();
-        eventually("descriptors are closed", || proc::fds(pid).others <= before.others);
-    }
+fn remote(scene: &Scene) -> &str {
+    scene.remote.as_deref().expect("an address")
 }
 
 fn framed(records: &[Vec<u8>], epoch: u32) -> Vec<u8> {
@@ -136,8 +90,8 @@ fn ends(stream: &mut TcpStream) {
 
 #[test]
 fn who_sends_rubbish_is_cut_off_and_nobody_else_notices() {
-    let mut scene = Scene::new("size=200000");
-    let before = proc::fds(scene.publisher.pid());
+    let mut scene = scene("size=200000");
+    let before = scene.fds();
     let random: Vec<u8> =
         (0..5000_u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8).collect();
     let length = |length: u32| [PREAMBLE.to_vec(), length.to_le_bytes().to_vec()].concat();
@@ -157,19 +111,19 @@ fn who_sends_rubbish_is_cut_off_and_nobody_else_notices() {
         &frame,
     ];
     for bytes in openings {
-        let mut stream = scene.connect();
+        let mut stream = connect(&scene);
         // It may be cut off before it has said all.
         let _ = stream.write_all(bytes);
         ends(&mut stream);
-        scene.publish(1);
+        scene.publish(2);
     }
     scene.settles(&before);
 }
 
 #[test]
 fn who_breaks_the_protocol_later_is_cut_off_too() {
-    let mut scene = Scene::new("size=200000");
-    let before = proc::fds(scene.publisher.pid());
+    let mut scene = scene("size=200000");
+    let before = scene.fds();
     let event = || Event { name: "x".to_owned(), data: Vec::new() };
     let wrong: [(&str, Vec<Vec<u8>>); 5] = [
         ("a return of what it never had", vec![to_publisher(&ToPublisher::Return(vec![1 << 40]))]),
@@ -179,16 +133,16 @@ fn who_breaks_the_protocol_later_is_cut_off_too() {
         ("a publisher's record", vec![to_subscriber(&ToSubscriber::Event(event()))]),
     ];
     for (what, records) in wrong {
-        let mut stream = scene.connect();
+        let mut stream = connect(&scene);
         let epoch = join(&mut stream);
         stream.write_all(&framed(&records, epoch)).expect(what);
         ends(&mut stream);
-        scene.publish(1);
+        scene.publish(2);
     }
     // A frame that it has, returned twice.
-    let mut stream = scene.connect();
+    let mut stream = connect(&scene);
     let epoch = join(&mut stream);
-    scene.publish(1);
+    scene.publish(2);
     let twice = loop {
         let packet = read_packet(&mut stream).expect("a frame");
         let record = Packets::open(&packet).expect("a packet").next_record().expect("a record").expect("one");
@@ -198,32 +152,32 @@ fn who_breaks_the_protocol_later_is_cut_off_too() {
     };
     stream.write_all(&framed(&[to_publisher(&twice)], epoch)).expect("heard");
     ends(&mut stream);
-    scene.publish(1);
+    scene.publish(2);
     scene.settles(&before);
 }
 
 #[test]
 fn who_stalls_costs_nobody_anything() {
-    let mut scene = Scene::new("size=2000000");
-    let before = proc::fds(scene.publisher.pid());
+    let mut scene = scene("size=2000000");
+    let before = scene.fds();
     // Silent before the hello, in it, after it without reading; half closed; gone in mid-frame.
-    let silent: Vec<TcpStream> = (0..40).map(|_| scene.connect()).collect();
-    let mut in_hello = scene.connect();
+    let silent: Vec<TcpStream> = (0..40).map(|_| connect(&scene)).collect();
+    let mut in_hello = connect(&scene);
     in_hello.write_all(&hello()[..20]).expect("heard");
-    let mut deaf = scene.connect();
+    let mut deaf = connect(&scene);
     join(&mut deaf);
-    let mut half_closed = scene.connect();
+    let mut half_closed = connect(&scene);
     join(&mut half_closed);
     half_closed.shutdown(Shutdown::Write).expect("half closed");
-    let mut gone = scene.connect();
+    let mut gone = connect(&scene);
     join(&mut gone);
-    scene.publish(1);
+    scene.publish(2);
     let mut some = vec![0; 100_000];
     gone.read_exact(&mut some).expect("a part of a frame");
     drop(gone);
-    scene.publish(30);
+    scene.publish(60);
     // Whatever they are, after a while of silence they are gone.
-    scene.only_the_healthy_are_left();
+    scene.settles(&before);
     for mut stream in silent.into_iter().chain([in_hello, deaf, half_closed]) {
         ends(&mut stream);
     }
@@ -232,27 +186,26 @@ fn who_stalls_costs_nobody_anything() {
 
 #[test]
 fn subscribers_that_are_killed_or_stopped_leave_nothing_behind() {
-    let mut scene = Scene::new("size=3000000");
-    let before = proc::fds(scene.publisher.pid());
+    let mut scene = scene("size=3000000");
+    let before = scene.fds();
     for round in 0..12 {
-        let mut victim = Peer::start(PEER, &["subscriber", &scene.tcp]);
+        let mut victim = scene.join_at(remote(&scene), &["subscriber"]);
         victim.expect("connected");
-        scene.publisher.say("publish 4");
-        std::thread::sleep(Duration::from_micros(700 * round));
-        victim.kill();
-        scene.publisher.expect("published");
-        scene.published += 4;
-        scene.publish(1);
+        scene.publish_while(4, || {
+            std::thread::sleep(Duration::from_micros(700 * round));
+            victim.kill();
+        });
+        scene.publish(2);
     }
-    let stopped = Peer::start(PEER, &["subscriber", &scene.tcp]);
+    let stopped = scene.join_at(remote(&scene), &["subscriber"]);
     stopped.expect("connected");
     stopped.stop();
-    scene.publish(20);
+    scene.publish(40);
     scene.only_the_healthy_are_left();
     stopped.signal(Signal::SIGCONT);
     // It comes back by itself and is served.
     stopped.expect("connected");
-    scene.publish(1);
+    scene.publish(2);
     drop(stopped);
     scene.settles(&before);
 }

@@ -2,6 +2,7 @@
 //! and answer by lines on standard output; the end of their input ends them.
 
 mod hostile;
+mod proxy;
 mod publisher;
 mod raw;
 mod subscriber;
@@ -54,6 +55,7 @@ pub fn main() {
         "prey" => raw::run_prey(&uri, &options),
         "hog" => raw::run_hog(),
         "hostile" => hostile::run(&uri, &options),
+        "proxy" => proxy::run(&uri, &options),
         "writer" => writer::run(&uri, &options),
         other => panic!("no such role: {other}"),
     }
