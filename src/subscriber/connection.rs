@@ -80,6 +80,8 @@ pub(super) struct Connection {
     last: Option<u64>,
     stream: Arc<Stream>,
     inbox: VecDeque<Message>,
+    /// Why nothing more is read, told when the inbox is empty.
+    ended: Option<RecvError>,
     info: Vec<u8>,
     packet: Vec<u8>,
     fds: Vec<OwnedFd>,
@@ -96,6 +98,7 @@ impl Connection {
             last: None,
             stream: Arc::default(),
             inbox: VecDeque::new(),
+            ended: None,
             info: Vec::new(),
             packet: vec![0; MAX_PACKET],
             fds: Vec::new(),
@@ -104,7 +107,7 @@ impl Connection {
 
     /// Whether nothing is here that was read already.
     pub(super) fn is_idle(&self) -> bool {
-        self.inbox.is_empty() && !self.link.has_backlog()
+        self.inbox.is_empty() && self.ended.is_none() && !self.link.has_backlog()
     }
 
     pub(super) fn stream(&self) -> &Arc<Stream> {
@@ -118,7 +121,7 @@ impl Connection {
                 return Ok(Some(message));
             }
             if !self.read_packet()? {
-                return Ok(None);
+                break;
             }
         }
         Ok(self.inbox.pop_front())
@@ -141,8 +144,21 @@ impl Connection {
         Ok(self.inbox.pop_front())
     }
 
-    /// Takes one packet into the inbox; `false` if there is none now.
+    /// Takes one packet into the inbox; `false` if there is none now. What came before the end is not lost.
     fn read_packet(&mut self) -> Result<bool, RecvError> {
+        if self.ended.is_none() {
+            match self.read_one() {
+                Ok(read) => return Ok(read),
+                Err(error) => self.ended = Some(error),
+            }
+        }
+        match self.inbox.is_empty() {
+            true => Err(self.ended.take().unwrap_or(RecvError::Closed)),
+            false => Ok(false),
+        }
+    }
+
+    fn read_one(&mut self) -> Result<bool, RecvError> {
         self.fds.clear();
         let len = match self.link.receive(&mut self.packet, &mut self.fds) {
             Ok(len) => len,
@@ -270,10 +286,5 @@ impl Connection {
         };
         let (stream, link) = (self.stream.clone(), self.link.clone());
         Ok(Frame::received(frame.id, description, segments, stream, link, hold))
-    }
-
-    /// What was taken in before the link ended, `Event`s and frames, is not lost.
-    pub(super) fn leftover(&mut self) -> Option<Message> {
-        self.inbox.pop_front()
     }
 }

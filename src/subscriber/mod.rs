@@ -392,10 +392,6 @@ impl Subscriber {
     }
 
     fn lost(&self, receiver: &mut Receiver, error: RecvError) -> Result<Message, RecvError> {
-        if let Some(message) = receiver.connection.as_mut().and_then(Connection::leftover) {
-            self.note(receiver, &message);
-            return Ok(message);
-        }
         receiver.connection = None;
         let mut view = self.view();
         view.link = None;
