@@ -20,6 +20,12 @@ pub struct LatencyFigures {
     pub max: f64,
 }
 
+/// A latency between two hosts, if it is known: not if it is less than by how much it may be wrong, or nothing is
+/// known of that.
+pub fn known(latency_us: f64, uncertainty_us: Option<f64>) -> Option<f64> {
+    uncertainty_us.filter(|uncertainty| latency_us >= *uncertainty).map(|_| latency_us)
+}
+
 /// Collects latencies.
 #[derive(Debug)]
 pub struct Latency(Option<Histogram<u64>>);
@@ -45,12 +51,30 @@ impl Latency {
         }
     }
 
+    /// Whether none was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(Histogram::is_empty)
+    }
+
     /// The percentiles so far.
     pub fn figures(&self) -> LatencyFigures {
-        let Some(histogram) = self.0.as_ref().filter(|histogram| !histogram.is_empty()) else {
+        let Some(histogram) = self.0.as_ref().filter(|_| !self.is_empty()) else {
             return LatencyFigures::default();
         };
         let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
         LatencyFigures { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: histogram.max() as f64 / 1000.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::known;
+
+    #[test]
+    fn a_latency_below_the_uncertainty_is_unknown() {
+        assert_eq!(known(10.0, Some(0.0)), Some(10.0), "one clock");
+        assert_eq!(known(10.0, Some(10.0)), Some(10.0));
+        assert_eq!(known(10.0, Some(10.1)), None);
+        assert_eq!(known(10.0, None), None);
     }
 }

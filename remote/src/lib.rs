@@ -12,10 +12,12 @@
 //! | [`memory`] | links within a process: the plainest implementation there is, for tests |
 //! | [`framing`] | how records become a stream of bytes, and back; no I/O |
 //! | [`window`] | what the subscriber may hold, counted at the publisher; no I/O |
-//! | [`pulse`] | heartbeats: when to send one, when a peer is dead; no I/O |
+//! | [`pulse`] | heartbeats: when to send one, when a peer is dead, how far away it is; no I/O |
+//! | [`clock`] | how another host's clock stands, and how well that is known; no I/O |
 //! | [`network`] | who may come |
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod clock;
 mod error;
 pub mod framing;
 pub mod limits;
@@ -29,5 +31,5 @@ pub mod tcp;
 pub mod window;
 
 pub use error::{LinkError, PeerFault};
-pub use link::{FromPublisher, FromSubscriber, Pages, Part, Payload, Receiver, Room, Sender};
+pub use link::{FromPublisher, FromSubscriber, LinkFigures, Pages, Part, Payload, Receiver, Room, Sender};
 pub use network::{AllowList, Network};

@@ -12,7 +12,9 @@ pub const MAX_FRAMES_UNDER_WAY: usize = 2;
 pub const MAX_BYTES_WAITING: usize = 256 * 1024;
 /// Messages handed out in a row, so that a peer who never stops sending does not keep its owner busy.
 pub const MAX_IN_A_ROW: usize = 64;
-/// An end that has sent nothing for so long sends a heartbeat.
+/// The pause after an end's first heartbeat; it doubles up to [`HEARTBEAT`].
+pub const FIRST_BEAT: Duration = Duration::from_millis(10);
+/// Each end sends a heartbeat so often.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A peer of which nothing was heard for so long is dead.
 pub const DEAD: Duration = Duration::from_secs(5);

@@ -6,15 +6,18 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use nix::poll::PollFd;
+use nix::time::{ClockId, clock_gettime};
 use pagecast_allocators::Buffer;
 use pagecast_ipc::wire;
 use pagecast_ipc::wire::limits::MAX_SEGMENTS;
 
 use crate::LinkError;
+use crate::clock::Estimate;
+use crate::pulse::{Pulse, Role, RoundTrip};
 
 /// What an end waits for.
 pub type PollFds<'a> = ArrayVec<PollFd<'a>, 4>;
@@ -120,6 +123,17 @@ pub enum FromPublisher {
     },
 }
 
+/// What an end knows of its link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkFigures {
+    /// How long a message takes there and back; `None` before it was measured.
+    pub round_trip: Option<RoundTrip>,
+    /// How the other host's `CLOCK_MONOTONIC` stands now; `None` before that is known.
+    pub clock: Option<Estimate>,
+    /// Bytes that went over the wire in the direction of the frames, all framing included.
+    pub wire_bytes: u64,
+}
+
 /// The publisher's end of one link.
 pub trait Sender: Send {
     /// What to wait for.
@@ -145,6 +159,8 @@ pub trait Sender: Send {
     fn receive(&mut self, events: &mut Vec<FromSubscriber>) -> Result<(), LinkError>;
     /// Nothing will be taken over any more: says so to the peer once all is sent. `true` when it is said.
     fn finish(&mut self) -> bool;
+    /// What is known of it now.
+    fn figures(&self) -> LinkFigures;
 }
 
 /// The subscriber's end of one link.
@@ -169,4 +185,21 @@ pub trait Receiver: Send {
     fn receive(&mut self, pages: &mut dyn Pages, events: &mut Vec<FromPublisher>) -> Result<(), LinkError>;
     /// Nothing will be taken over any more: says so to the peer once all is sent. `true` when it is said.
     fn finish(&mut self) -> bool;
+    /// What is known of it now.
+    fn figures(&self) -> LinkFigures;
+}
+
+/// The pulse of an end whose link begins now.
+pub(crate) fn begin(role: Role) -> Pulse {
+    // Both are the same clock, but are not read in one go.
+    const CLOSE: Duration = Duration::from_micros(2);
+    let mut tries = 0;
+    loop {
+        let now = Instant::now();
+        let clock = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        tries += 1;
+        if now.elapsed() < CLOSE || tries == 100 {
+            return Pulse::new(role, now, u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
 }

@@ -1,11 +1,12 @@
-//! Heartbeats: when to send one, when a peer is dead, and how far away it is.
+//! Heartbeats: when to send one, when a peer is dead, how far away it is, and how its clock stands.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
-use crate::limits::{DEAD, HEARTBEAT};
+use crate::clock::{Estimate, Estimator, Exchange};
+use crate::limits::{DEAD, FIRST_BEAT, HEARTBEAT};
 
-/// What a heartbeat says; nanoseconds of each end's own clock.
+/// What a heartbeat says; nanoseconds of each end's own `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beat {
     /// When it was sent.
@@ -16,26 +17,55 @@ pub struct Beat {
     pub kept: u64,
 }
 
+/// How long a message takes there and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoundTrip {
+    /// As last measured.
+    pub last: Duration,
+    /// The least so far.
+    pub least: Duration,
+}
+
+/// Which of the two ends it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The subscriber's, which wants to know the other's clock.
+    Asks,
+    /// The publisher's, which answers each heartbeat at once: the shorter it is kept, the less clocks drift meanwhile.
+    Answers,
+}
+
 /// The state of one end.
 #[derive(Debug)]
 pub struct Pulse {
     start: Instant,
-    sent: Instant,
+    /// `CLOCK_MONOTONIC` at that moment.
+    clock: u64,
     heard: Instant,
+    /// When the next heartbeat is due, and the pause after it.
+    next: Instant,
+    pause: Duration,
     /// The last heartbeat's time of the peer, and when it came.
     theirs: Option<(u64, Instant)>,
-    round_trip: Option<Duration>,
+    role: Role,
+    round_trip: Option<RoundTrip>,
+    estimator: Estimator,
 }
 
 impl Pulse {
-    /// A link that begins now.
-    pub fn new(now: Instant) -> Self {
-        Self { start: now, sent: now, heard: now, theirs: None, round_trip: None }
-    }
-
-    /// Something was sent.
-    pub fn sent(&mut self, now: Instant) {
-        self.sent = now;
+    /// A link that begins now, when `CLOCK_MONOTONIC` is `clock` nanoseconds.
+    pub fn new(role: Role, now: Instant, clock: u64) -> Self {
+        Self {
+            role,
+            start: now,
+            clock,
+            heard: now,
+            next: now,
+            pause: FIRST_BEAT,
+            theirs: None,
+            round_trip: None,
+            estimator: Estimator::default(),
+        }
     }
 
     /// Something was heard.
@@ -45,29 +75,44 @@ impl Pulse {
 
     /// When to look again: a heartbeat is due, or the peer is dead.
     pub fn next_look(&self) -> Instant {
-        (self.sent + HEARTBEAT).min(self.heard + DEAD)
+        self.next.min(self.heard + DEAD)
     }
 
-    /// A heartbeat, if one is due.
+    /// A heartbeat, if one is due: the first at once, the next ones soon, so that much is known early, and then one each
+    /// [`HEARTBEAT`].
     pub fn due(&mut self, now: Instant) -> Option<Beat> {
-        if now < self.sent + HEARTBEAT {
+        if now < self.next {
             return None;
         }
-        self.sent = now;
-        let nanos = |duration: Duration| duration.as_nanos() as u64;
+        self.next = now + self.pause;
+        self.pause = (self.pause * 2).min(HEARTBEAT);
         let (echo, kept) = self.theirs.map_or((0, 0), |(sent, at)| (sent, nanos(now - at)));
-        Some(Beat { sent: nanos(now - self.start).max(1), echo, kept })
+        Some(Beat { sent: self.clock_at(now).max(1), echo, kept })
     }
 
     /// A heartbeat came.
     pub fn took(&mut self, beat: Beat, now: Instant) {
-        self.theirs = Some((beat.sent, now));
-        let since = (now - self.start).as_nanos() as u64;
-        // What a peer says may be wrong: a round trip that cannot be is none.
-        if beat.echo > 0
-            && let Some(round_trip) = since.checked_sub(beat.echo).and_then(|t| t.checked_sub(beat.kept))
-        {
-            self.round_trip = Some(Duration::from_nanos(round_trip));
+        let first = self.theirs.replace((beat.sent, now)).is_none();
+        if first || self.role == Role::Answers {
+            self.next = now;
+        }
+        if beat.echo == 0 {
+            return;
+        }
+        let arrived_there = beat.sent.checked_sub(beat.kept);
+        let arrived = self.clock_at(now);
+        let exchange = arrived_there.map(|arrived_there| Exchange {
+            left: beat.echo,
+            arrived_there,
+            left_there: beat.sent,
+            arrived,
+        });
+        // What a peer says may be wrong: a round trip that cannot be is none. Nor was anything sent before the link.
+        let possible = exchange.filter(|exchange| exchange.left >= self.clock);
+        if let Some((exchange, last)) = possible.and_then(|e| e.round_trip().map(|last| (e, last))) {
+            let least = self.round_trip.map_or(last, |known| known.least.min(last));
+            self.round_trip = Some(RoundTrip { last, least });
+            self.estimator.add(&exchange);
         }
     }
 
@@ -76,32 +121,56 @@ impl Pulse {
         now >= self.heard + DEAD
     }
 
-    /// How long a message takes there and back, as last measured.
-    pub fn round_trip(&self) -> Option<Duration> {
+    /// How long a message takes there and back; `None` before it was measured.
+    pub fn round_trip(&self) -> Option<RoundTrip> {
         self.round_trip
     }
+
+    /// How the peer's clock stands; `None` before that is known.
+    pub fn clock(&self, now: Instant) -> Option<Estimate> {
+        self.estimator.estimate(self.clock_at(now))
+    }
+
+    fn clock_at(&self, now: Instant) -> u64 {
+        self.clock.saturating_add(nanos(now.saturating_duration_since(self.start)))
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const CLOCK: u64 = 7_000_000_000;
+
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
     #[test]
-    fn a_silent_end_sends_heartbeats_and_a_busy_one_does_not() {
+    fn heartbeats_begin_at_once_and_become_rare() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
-        assert_eq!(pulse.due(start + HEARTBEAT - Duration::from_nanos(1)), None);
-        assert!(pulse.due(start + HEARTBEAT).is_some());
-        assert_eq!(pulse.due(start + HEARTBEAT), None);
-        pulse.sent(start + 2 * HEARTBEAT);
-        assert_eq!(pulse.due(start + 2 * HEARTBEAT), None);
-        assert_eq!(pulse.next_look(), start + 3 * HEARTBEAT);
+        let mut pulse = Pulse::new(Role::Asks, start, CLOCK);
+        let mut sent = Vec::new();
+        for passed in 0..4000 {
+            if pulse.due(start + ms(passed)).is_some() {
+                sent.push(passed);
+                assert_eq!(pulse.due(start + ms(passed)), None, "one at a time");
+            }
+        }
+        assert_eq!(sent[..3], [0, 10, 30]);
+        let last = sent.last().copied().unwrap();
+        assert!(sent.len() < 12 && sent.contains(&(last - HEARTBEAT.as_millis() as u64)), "{sent:?}");
+        assert_eq!(pulse.next_look(), start + ms(last) + HEARTBEAT.min(DEAD - ms(last)));
     }
 
     #[test]
     fn a_peer_is_dead_at_the_limit_and_not_before() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
+        let mut pulse = Pulse::new(Role::Asks, start, CLOCK);
         assert!(!pulse.is_dead(start + DEAD - Duration::from_nanos(1)));
         assert!(pulse.is_dead(start + DEAD));
         pulse.heard(start + DEAD);
@@ -111,15 +180,53 @@ mod tests {
     #[test]
     fn the_round_trip_leaves_out_what_the_peer_kept() {
         let start = Instant::now();
-        let (mut near, mut far) = (Pulse::new(start), Pulse::new(start + Duration::from_secs(100)));
-        let ms = Duration::from_millis;
+        let (mut near, mut far) =
+            (Pulse::new(Role::Asks, start, CLOCK), Pulse::new(Role::Answers, start + ms(2), 100 * CLOCK));
         let beat = near.due(start + ms(1000)).unwrap();
         far.took(beat, start + ms(1010));
-        let answer = far.due(start + ms(101_500)).unwrap();
-        near.took(answer, start + ms(101_510));
-        assert_eq!(near.round_trip(), Some(ms(20)));
-        near.took(Beat { sent: 1, echo: u64::MAX, kept: 0 }, start + ms(102_000));
-        near.took(Beat { sent: 1, echo: 1, kept: u64::MAX }, start + ms(102_000));
-        assert_eq!(near.round_trip(), Some(ms(20)), "what cannot be is not believed");
+        let answer = far.due(start + ms(1500)).unwrap();
+        near.took(answer, start + ms(1510));
+        assert_eq!(near.round_trip(), Some(RoundTrip { last: ms(20), least: ms(20) }));
+        let estimate = near.clock(start + ms(1510)).unwrap();
+        let truth = 99 * i128::from(CLOCK) - 2_000_000;
+        let drifted = 510_000_000 * 200 / 1_000_000 / 2;
+        assert_eq!(
+            (estimate.offset - drifted, estimate.uncertainty),
+            (truth, ms(10) + Duration::from_micros(51))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_not_believed() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(Role::Asks, start, CLOCK);
+        let now = start + ms(50);
+        for (sent, echo, kept) in [
+            (1, u64::MAX, 0),
+            (1, CLOCK, u64::MAX),
+            (5, CLOCK, 6),
+            (9, CLOCK - 1, 0),
+            (u64::MAX, CLOCK, u64::MAX),
+        ] {
+            pulse.took(Beat { sent, echo, kept }, now);
+        }
+        assert_eq!((pulse.round_trip(), pulse.clock(now)), (None, None));
+    }
+
+    #[test]
+    fn who_has_just_begun_is_answered_at_once_and_a_publisher_answers_always() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(Role::Asks, start, CLOCK);
+        assert!(pulse.due(start).is_some());
+        pulse.took(Beat { sent: 1, echo: 0, kept: 0 }, start + ms(1));
+        assert_eq!(pulse.due(start + ms(1)).map(|beat| beat.echo), Some(1));
+        pulse.took(Beat { sent: 2, echo: 0, kept: 0 }, start + ms(2));
+        assert_eq!(pulse.due(start + ms(2)), None);
+        let mut pulse = Pulse::new(Role::Answers, start, CLOCK);
+        for passed in 1..100 {
+            pulse.took(Beat { sent: passed, echo: 0, kept: 0 }, start + ms(passed));
+            assert!(pulse.due(start + ms(passed)).is_some());
+            assert_eq!(pulse.due(start + ms(passed)), None);
+        }
     }
 }

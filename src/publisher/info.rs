@@ -7,6 +7,7 @@ use pagecast_ipc::ledger::SubscriberId;
 use serde::{Deserialize, Serialize};
 
 use super::core::Core;
+use crate::remote::RoundTripFigures;
 
 /// The user of somebody who was not vouched for by the kernel.
 const UNKNOWN_USER: u32 = u32::MAX;
@@ -93,6 +94,10 @@ pub struct SubscriberInfo {
     pub name: String,
     /// How it is reached.
     pub transport: String,
+    /// How long a message takes to one on another host and back.
+    pub rtt_us: Option<RoundTripFigures>,
+    /// Bytes on the wire to one on another host, all framing included.
+    pub wire_bytes: Option<u64>,
     /// The policy in force.
     pub policy: String,
     /// Frames delivered.
@@ -151,21 +156,25 @@ impl Core {
         let counters = self.books.counters(id).unwrap_or_default();
         let share = self.books.share(id);
         let origin = member.origin.as_ref();
+        let remote = origin.map(|origin| origin.meter.figures());
         Some(SubscriberInfo {
             id: id.0,
             pid: if origin.is_some() { 0 } else { member.peer.pid },
             uid: if origin.is_some() { UNKNOWN_USER } else { member.peer.uid },
-            peer: origin.map(|origin| origin.peer.clone()),
+            peer: remote.as_ref().map(|remote| remote.peer.clone()),
             name: member.name.clone(),
-            transport: origin.map_or("unix", |origin| origin.transport).to_owned(),
+            transport: remote.as_ref().map_or_else(|| "unix".to_owned(), |remote| remote.transport.clone()),
+            rtt_us: remote.as_ref().and_then(|remote| remote.rtt_us),
+            wire_bytes: remote.as_ref().map(|remote| remote.wire_bytes),
             policy: self.books.policy(id).map(|policy| policy.to_string()).unwrap_or_default(),
             frames: counters.frames,
             dropped: counters.dropped,
             skipped: counters.skipped,
             stalls: counters.stalls,
             bytes: member.bytes,
-            held: self.books.held(id),
-            credits: share.credits,
+            // What the bridge has is its own matter; what the other host holds is what counts.
+            held: remote.as_ref().map_or_else(|| self.books.held(id), |remote| remote.held),
+            credits: origin.map_or(share.credits, |origin| origin.meter.credits()),
             mailbox: self.books.waiting(id),
             mailbox_limit: share.mailbox,
             faces: member.faces.iter_names().map(|(name, _)| name.to_lowercase().replace('_', "-")).collect(),

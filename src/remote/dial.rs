@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pagecast_ipc::socket::{Mode, Seqpacket, Uri};
 use pagecast_remote::tcp::{ConnectError, TcpListener, TcpReceiver, connect};
 
-use super::RemoteOptions;
 use super::ingress::Ingress;
+use super::{Meter, RemoteOptions};
 use crate::pool::{Pool, PoolOptions};
 
 /// Bytes, with the kernel's own, that may lie between a bridge and its subscriber.
@@ -55,7 +55,7 @@ impl Way {
     }
 
     /// A socket with a bridge behind it, which connects by itself; `None` if this end listens and nobody came.
-    pub(crate) fn reach(&self) -> std::io::Result<Option<(Seqpacket, Cause)>> {
+    pub(crate) fn reach(&self) -> std::io::Result<Option<(Seqpacket, Cause, Meter)>> {
         let stream = match &self.listener {
             None => None,
             Some(listener) => match listener.accept()? {
@@ -72,7 +72,8 @@ impl Way {
         let _ = local.set_buffers(LOCAL_BUFFER, LOCAL_BUFFER);
         let cause = Cause::default();
         let (host, port, insecure) = (self.host.clone(), self.port, self.options.insecure);
-        let (pool, told) = (self.pool.clone(), cause.clone());
+        let meter = Meter::default();
+        let (pool, told, measured) = (self.pool.clone(), cause.clone(), meter.clone());
         let bridge = move || {
             let stream = match stream {
                 Some(stream) => Ok(stream),
@@ -80,22 +81,25 @@ impl Way {
             };
             // The cause is there before the socket closes.
             match stream {
-                Ok(stream) => run(stream, local, pool, &told),
+                Ok(stream) => run(stream, local, pool, &told, measured),
                 Err(error) => told.set(error.to_string(), matches!(error, ConnectError::ClearText(_))),
             }
         };
         std::thread::Builder::new().name("pagecast-remote".to_owned()).spawn(bridge)?;
-        Ok(Some((subscribers, cause)))
+        Ok(Some((subscribers, cause, meter)))
     }
 }
 
-fn run(stream: TcpStream, local: Seqpacket, pool: PoolOptions, cause: &Cause) {
+fn run(stream: TcpStream, local: Seqpacket, pool: PoolOptions, cause: &Cause, meter: Meter) {
+    if let Ok(peer) = stream.peer_addr() {
+        meter.begin("tcp", &peer);
+    }
     let link = match TcpReceiver::new(stream) {
         Ok(link) => link,
         Err(error) => return cause.set(error.to_string(), false),
     };
     // A pool for each life: what the subscriber still holds of an earlier one is never written again.
-    let mut bridge = Ingress::new(Box::new(link), local, Pool::new(pool));
+    let mut bridge = Ingress::new(Box::new(link), local, Pool::new(pool), meter);
     if let Err(error) = bridge.run() {
         cause.set(error.to_string(), false);
     }

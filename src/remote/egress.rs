@@ -19,8 +19,8 @@ use pagecast_remote::limits::LINGER;
 use pagecast_remote::window::Window;
 use pagecast_remote::{FromSubscriber, LinkError, Part, Payload, PeerFault, Sender};
 
-use super::Origin;
 use super::outlet::{Outlet, RETRY, receive};
+use super::{Meter, Origin};
 use crate::publisher::Shared;
 
 /// Requests that wait to be passed to the publisher; more are dropped.
@@ -38,6 +38,7 @@ pub(super) struct Egress {
     local: Seqpacket,
     shared: Weak<Shared>,
     window: Window,
+    meter: Meter,
     epoch: u32,
     /// The subscriber's number, once it is let in.
     number: Option<u64>,
@@ -78,12 +79,15 @@ impl Egress {
         hello.faces = FaceSet::MEMORY;
         let mut outlet = Outlet::default();
         outlet.push(packet(0, &ToPublisher::Hello(hello)));
+        let meter = origin.meter.clone();
+        meter.grant(window.frames());
         shared.adopt(publishers, origin);
         Some(Self {
             link,
             local,
             shared: std::sync::Arc::downgrade(shared),
             window,
+            meter,
             epoch: 0,
             number: None,
             backlog: VecDeque::new(),
@@ -98,7 +102,9 @@ impl Egress {
     /// Runs until one of the two sides ends.
     pub(super) fn run(mut self) -> Result<(), LinkError> {
         loop {
-            if let Err(error) = self.step() {
+            let step = self.step();
+            self.meter.set(self.link.figures(), self.window.held());
+            if let Err(error) = step {
                 if let LinkError::Peer(fault) = &error {
                     self.cut_off(fault);
                 }
@@ -322,7 +328,7 @@ impl Egress {
     }
 }
 
-fn encoded(message: &ToSubscriber) -> Vec<u8> {
+pub(super) fn encoded(message: &ToSubscriber) -> Vec<u8> {
     let mut record = Vec::with_capacity(256);
     message.encode(&mut record);
     record
@@ -338,7 +344,7 @@ pub(super) fn packet(epoch: u32, message: &ToPublisher) -> Vec<u8> {
 }
 
 /// A record as it came.
-fn raw(record: Record<'_>) -> Vec<u8> {
+pub(super) fn raw(record: Record<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(8 + record.body.len());
     bytes.put_u16(record.kind);
     bytes.put_u16(0);

@@ -15,7 +15,7 @@ use pagecast_remote::tcp::{ConnectError, TcpListener, TcpSender, connect};
 use pagecast_remote::{FromSubscriber, LinkError, PeerFault, Sender};
 
 use super::egress::{Egress, hello};
-use super::{Origin, RemoteOptions};
+use super::{Meter, Origin, RemoteOptions};
 use crate::publisher::Shared;
 
 /// Newcomers that have not said hello, at a time; the one that has been silent for longest makes room.
@@ -238,7 +238,8 @@ fn bridge(
     shared: &Arc<Shared>,
 ) -> Result<Option<Egress>, PeerFault> {
     let hello = hello(packet)?;
-    let origin = Origin { transport: "tcp", peer: peer.to_string() };
+    let origin = Origin { meter: Meter::default() };
+    origin.meter.begin("tcp", &peer);
     Ok(Egress::new(Box::new(link), hello, shared, origin))
 }
 

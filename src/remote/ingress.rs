@@ -12,12 +12,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pagecast_allocators::Buffer;
 use pagecast_ipc::socket::{ReceiveError, Seqpacket};
 use pagecast_ipc::wire::limits::MAX_PACKET;
-use pagecast_ipc::wire::{Announce, Face, Frame, PacketBuilder, Packets, ToPublisher, ToSubscriber};
+use pagecast_ipc::wire::{Announce, Clock, Face, Frame, PacketBuilder, Packets, ToPublisher, ToSubscriber};
+use pagecast_remote::clock::Estimate;
 use pagecast_remote::limits::LINGER;
 use pagecast_remote::{FromPublisher, LinkError, Pages, Part, PeerFault, Receiver, Room};
 
 use super::egress::packet;
 use super::outlet::{Outlet, RETRY, receive};
+use super::{Meter, times};
 use crate::pool::{Pool, PoolError};
 
 /// Room in a pool.
@@ -41,6 +43,9 @@ pub(super) struct Ingress {
     local: Seqpacket,
     pages: FromPool,
     outlet: Outlet,
+    meter: Meter,
+    /// The publisher's clock, as long as it is not known how that stands to ours.
+    clock: Option<Clock>,
     /// Frames that the subscriber has not returned, with their pages.
     held: HashMap<u64, Option<Room>>,
     /// Buffers that the subscriber knows.
@@ -62,12 +67,14 @@ pub(super) struct Ingress {
 
 impl Ingress {
     /// A bridge between a link and the socket that a subscriber has the other end of.
-    pub(super) fn new(link: Box<dyn Receiver>, local: Seqpacket, pool: Pool) -> Self {
+    pub(super) fn new(link: Box<dyn Receiver>, local: Seqpacket, pool: Pool, meter: Meter) -> Self {
         Self {
             link,
             local,
             pages: FromPool(pool),
             outlet: Outlet::default(),
+            meter,
+            clock: None,
             held: HashMap::new(),
             known: HashMap::new(),
             batch: PacketBuilder::default(),
@@ -115,12 +122,23 @@ impl Ingress {
     fn take_remote(&mut self) -> Result<(), LinkError> {
         let mut events = Vec::new();
         self.ended = self.link.receive(&mut self.pages, &mut events).err();
+        let figures = self.link.figures();
         for event in events {
-            match event {
-                FromPublisher::Packet(packet) => self.pass_on(packet),
-                FromPublisher::Frame { epoch, frame, room } => self.deliver(epoch, frame, room)?,
+            let taken = match event {
+                FromPublisher::Packet(packet) => self.pass_on(packet, figures.clock),
+                FromPublisher::Frame { epoch, mut frame, room } => {
+                    times::times(&mut frame.times, figures.clock);
+                    self.deliver(epoch, frame, room)
+                }
+            };
+            // What came before the fault is still passed on.
+            if let Err(fault) = taken {
+                self.ended = Some(fault.into());
+                break;
             }
         }
+        self.tell_clock(figures.clock);
+        self.meter.set(figures, self.held.len());
         self.end_batch();
         Ok(())
     }
@@ -151,22 +169,38 @@ impl Ingress {
     }
 
     /// Records for the subscriber, as they came.
-    fn pass_on(&mut self, packet: Vec<u8>) {
+    fn pass_on(&mut self, packet: Vec<u8>, estimate: Option<Estimate>) -> Result<(), PeerFault> {
         self.end_batch();
-        if let (None, Ok(packets)) = (self.epoch, Packets::open(&packet)) {
-            self.epoch = Some(packets.epoch());
+        let epoch = Packets::open(&packet)?.epoch();
+        if *self.epoch.get_or_insert(epoch) != epoch {
+            return Ok(()); // of an older life
         }
-        self.outlet.push(packet);
+        let (packet, clock) = times::take_clock(packet)?;
+        self.clock = clock.or(self.clock);
+        if !packet.is_empty() {
+            self.outlet.push(packet);
+        }
+        self.tell_clock(estimate);
+        Ok(())
+    }
+
+    /// Says the publisher's clock as soon as it is known how it stands to ours.
+    fn tell_clock(&mut self, estimate: Option<Estimate>) {
+        let Some(estimate) = estimate else { return };
+        if let Some(clock) = self.clock.take().and_then(|clock| times::clock(clock, estimate)) {
+            self.end_batch();
+            self.outlet.push(times::say(clock, self.epoch.unwrap_or(0)));
+        }
     }
 
     /// A whole frame: its pages are announced if they are new.
-    fn deliver(&mut self, epoch: u32, mut frame: Frame, room: Option<Room>) -> Result<(), LinkError> {
+    fn deliver(&mut self, epoch: u32, mut frame: Frame, room: Option<Room>) -> Result<(), PeerFault> {
         if *self.epoch.get_or_insert(epoch) != epoch {
             return Ok(()); // of an older life
         }
         let id = frame.id;
         if self.last.replace(id).is_some_and(|last| id <= last) {
-            return Err(PeerFault::OutOfPlace("a frame whose number does not rise").into());
+            return Err(PeerFault::OutOfPlace("a frame whose number does not rise"));
         }
         if let Some(room) = &room {
             let buffer = room.part.buffer();

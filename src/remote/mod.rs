@@ -9,14 +9,18 @@ mod dial;
 mod egress;
 mod hub;
 mod ingress;
+mod meter;
 mod outlet;
+mod times;
 
+pub use meter::{RemoteFigures, RoundTripFigures};
 pub use pagecast_remote::network::NotANetwork;
 pub use pagecast_remote::tcp::ConnectError;
 pub use pagecast_remote::{AllowList, Network};
 
 pub(crate) use dial::{Cause, Way};
 pub(crate) use hub::{Ends, Hub};
+pub(crate) use meter::Meter;
 
 /// What holds for links to other hosts.
 #[derive(Clone, Debug, Default)]
@@ -28,10 +32,8 @@ pub struct RemoteOptions {
 }
 
 /// How a link came to a publisher that did not accept it itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Origin {
-    /// What carries it: `tcp`.
-    pub(crate) transport: &'static str,
-    /// The address of the other end.
-    pub(crate) peer: String,
+    /// What is known of it.
+    pub(crate) meter: Meter,
 }

@@ -8,7 +8,7 @@ use pagecast_ipc::socket::{
 use pagecast_ipc::wire::limits::MAX_PACKET;
 use pagecast_ipc::wire::{Hello, PacketBuilder, Packets, RefusalCode, ToPublisher, ToSubscriber, Welcome};
 
-use crate::remote::{Cause, Way};
+use crate::remote::{Cause, Meter, Way};
 
 use super::{PublisherFault, RecvError, SubscriberOptions, role};
 
@@ -34,6 +34,7 @@ pub(super) struct Dialer {
     /// The way to a publisher on another host, and why the last link on it ended.
     way: Option<Way>,
     cause: Cause,
+    meter: Meter,
     hello: Hello,
     reconnect: bool,
     listener: Option<Listener>,
@@ -65,6 +66,7 @@ impl Dialer {
             uri,
             way,
             cause: Cause::default(),
+            meter: Meter::default(),
             text: text.to_owned(),
             hello,
             reconnect: options.reconnect,
@@ -75,9 +77,9 @@ impl Dialer {
         })
     }
 
-    /// Whether the publisher is on another host.
-    pub(super) fn is_remote(&self) -> bool {
-        self.way.is_some()
+    /// What is known of the link, if the publisher is on another host.
+    pub(super) fn meter(&self) -> Option<Meter> {
+        self.way.is_some().then(|| self.meter.clone())
     }
 
     /// The end of a link, in the words of the bridge that knows more.
@@ -178,8 +180,8 @@ impl Dialer {
             };
             let reached = way.reach().map_err(system)?;
             self.next = Instant::now() + FIRST_PAUSE;
-            return Ok(reached.map(|(socket, cause)| {
-                self.cause = cause;
+            return Ok(reached.map(|(socket, cause, meter)| {
+                (self.cause, self.meter) = (cause, meter);
                 socket
             }));
         }

@@ -26,7 +26,7 @@ pub(crate) use link::LinkState;
 use crate::frame::Frame;
 use crate::latency::{Latency, LatencyFigures};
 use crate::pool::PoolOptions;
-use crate::remote::RemoteOptions;
+use crate::remote::{Meter, RemoteFigures, RemoteOptions};
 use crate::stream::Stream;
 use connection::Connection;
 use dial::Dialer;
@@ -173,6 +173,17 @@ pub struct SubscriberFigures {
     pub epoch: u32,
     /// Publication to reception, microseconds.
     pub latency_us: LatencyFigures,
+    /// By how much 99 of 100 latencies may be wrong, microseconds: 0 where both ends have one clock, `None` while it is
+    /// not known how the other host's clock stands. A latency that is less is unknown ([`latency::known`]).
+    ///
+    /// [`latency::known`]: crate::latency::known
+    pub uncertainty_us: Option<f64>,
+    /// How the publisher is reached; empty while it is not.
+    pub transport: String,
+    /// Frames that it may hold.
+    pub credits: u32,
+    /// The link to another host.
+    pub remote: Option<RemoteFigures>,
 }
 
 /// Only the receiving thread has it, also while it waits.
@@ -193,6 +204,9 @@ struct View {
     clock: Option<Clock>,
     lives: u64,
     latency: Latency,
+    /// What is known of a link to another host, and how well its clock was known with each frame.
+    meter: Option<Meter>,
+    uncertainty: Latency,
     frames: u64,
     dropped: u64,
     bytes: u64,
@@ -323,6 +337,13 @@ impl Subscriber {
         self.view().clock
     }
 
+    /// How well it is known how the publisher's `CLOCK_MONOTONIC`, in which frames are captured and published, stands to
+    /// ours: zero where it is the same, `None` while it is not known. Times of frames and [`Subscriber::clock`] are
+    /// of ours.
+    pub fn clock_uncertainty(&self) -> Option<Duration> {
+        self.view().meter.as_ref().map_or(Some(Duration::ZERO), Meter::uncertainty)
+    }
+
     /// The options it was opened with.
     pub fn options(&self) -> &SubscriberOptions {
         &self.options
@@ -331,6 +352,9 @@ impl Subscriber {
     /// Its figures.
     pub fn figures(&self) -> SubscriberFigures {
         let view = self.view();
+        let (here, meter) = (view.link.is_some(), view.meter.as_ref());
+        let uncertain = || (!view.uncertainty.is_empty()).then(|| view.uncertainty.figures().p99);
+        let transport = meter.map_or("unix", Meter::transport);
         SubscriberFigures {
             frames: view.frames,
             dropped: view.dropped,
@@ -338,6 +362,10 @@ impl Subscriber {
             reconnects: view.lives.saturating_sub(1),
             epoch: view.link.as_ref().map_or(0, |link| link.epoch()),
             latency_us: view.latency.figures(),
+            uncertainty_us: if meter.is_some() { uncertain() } else { Some(0.0) },
+            transport: if here { transport.to_owned() } else { String::new() },
+            credits: view.welcome.as_ref().map_or(0, |welcome| welcome.credits),
+            remote: meter.filter(|_| here).map(Meter::figures),
         }
     }
 
@@ -378,8 +406,10 @@ impl Subscriber {
 
     fn dial(&self, receiver: &mut Receiver) -> Result<Option<Message>, RecvError> {
         let Some((socket, epoch, welcome)) = receiver.dialer.step()? else { return Ok(None) };
-        let connection = Connection::new(socket, epoch, welcome.credits, receiver.dialer.is_remote());
+        let meter = receiver.dialer.meter();
+        let connection = Connection::new(socket, epoch, welcome.credits, meter.is_some());
         let mut view = self.view();
+        view.meter = meter;
         view.link = Some(connection.link.clone());
         view.welcome = Some(welcome.clone());
         view.stream = Arc::default();
@@ -420,7 +450,12 @@ impl Subscriber {
                 if let Some(last) = receiver.last_frame.replace(frame.id()) {
                     view.dropped += frame.id().saturating_sub(last).saturating_sub(1);
                 }
-                view.latency.record(frame.description().times.published);
+                let published = frame.description().times.published;
+                let uncertainty = view.meter.as_ref().map(Meter::uncertainty);
+                view.latency.record(published);
+                if let (Some(_), Some(Some(uncertainty))) = (published, uncertainty) {
+                    view.uncertainty.record_ns(uncertainty.as_nanos() as u64);
+                }
             }
             Message::Sticky(_) => {
                 if let Some(connection) = &receiver.connection {

@@ -250,6 +250,9 @@ fn false_publisher(answer: impl Fn(&mut TcpStream) + Send + 'static, limit: u64)
         read_packet(&mut stream).expect("a hello");
         let _ = stream.write_all(&PREAMBLE);
         answer(&mut stream);
+        // Who closes with bytes unread takes back what was not read of its own.
+        let _ = stream.shutdown(Shutdown::Write);
+        while matches!(stream.read(&mut [0; 64]), Ok(1..)) {}
     });
     let pool = PoolOptions { limit, ..PoolOptions::default() };
     let options = SubscriberOptions { reconnect: false, pool, ..SubscriberOptions::default() };

@@ -3,6 +3,7 @@
 use pagecast::publisher::SubscriberInfo;
 
 use super::running::Running;
+use crate::src::round_trip;
 
 /// Adds the publisher's figures to those of the base class.
 pub(super) fn extend(mut stats: gst::Structure, running: &Running) -> gst::Structure {
@@ -35,7 +36,7 @@ pub(super) fn extend(mut stats: gst::Structure, running: &Running) -> gst::Struc
 }
 
 fn client(info: &SubscriberInfo) -> gst::Structure {
-    gst::Structure::builder("client")
+    let client = gst::Structure::builder("client")
         .field("id", info.id)
         .field("pid", info.pid)
         .field("uid", info.uid)
@@ -51,5 +52,8 @@ fn client(info: &SubscriberInfo) -> gst::Structure {
         .field("credits", info.credits)
         .field("mailbox", info.mailbox as u64)
         .field("faces", gst::Array::new(info.faces.iter()))
-        .build()
+        .field_if_some("peer", info.peer.as_ref())
+        .field_if_some("rtt_us", info.rtt_us.as_ref().map(round_trip))
+        .field_if_some("wire_bytes", info.wire_bytes);
+    client.build()
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use pagecast::Subscriber;
 use pagecast::ipc::wire::Welcome;
 use pagecast::rate::RateMeter;
+use pagecast::remote::RoundTripFigures;
 
 use super::imp::lock;
 
@@ -121,7 +122,7 @@ impl Figures {
             .field("reconnects", figures.reconnects)
             .field("epoch", figures.epoch)
             .field("fps", connected.rate.per_second(Instant::now()))
-            .field("transport", "unix")
+            .field("transport", &figures.transport)
             .field("latency_us", latency)
             .field("publisher_latency", connected.publisher)
             .build();
@@ -135,11 +136,27 @@ impl Figures {
             let faces = welcome.faces.iter_names().map(|(name, _)| name.to_lowercase().replace('_', "-"));
             out.set("faces", faces.collect::<Vec<_>>().join(","));
         }
+        // What is below it is not known; without one, nothing is.
+        if let Some(uncertainty) = figures.uncertainty_us {
+            out.set("uncertainty_us", uncertainty);
+        }
+        if let Some(remote) = &figures.remote {
+            out.set("peer", &remote.peer);
+            out.set("wire_bytes", remote.wire_bytes);
+            if let Some(rtt) = remote.rtt_us {
+                out.set("rtt_us", round_trip(&rtt));
+            }
+        }
         if !connected.access.is_empty() {
             out.set("access", connected.access);
         }
         out
     }
+}
+
+/// How long a message takes there and back, in microseconds.
+pub(crate) fn round_trip(rtt: &RoundTripFigures) -> gst::Structure {
+    gst::Structure::builder("rtt").field("last", rtt.last).field("least", rtt.least).build()
 }
 
 impl Connected {

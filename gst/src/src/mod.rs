@@ -43,6 +43,8 @@ mod settings;
 mod stream;
 mod times;
 
+pub(crate) use figures::round_trip;
+
 use gst::glib;
 use gst::prelude::*;
 

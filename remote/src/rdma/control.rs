@@ -13,7 +13,8 @@ use pagecast_ipc::wire::limits::MAX_PACKET;
 use pagecast_verbs::ENDPOINT_BYTES;
 
 use crate::limits::{DEAD, MAX_BYTES_WAITING};
-use crate::pulse::{Beat, Pulse};
+use crate::link::{LinkFigures, begin};
+use crate::pulse::{Beat, Pulse, Role};
 use crate::{LinkError, PeerFault};
 
 /// The first bytes of each direction.
@@ -55,6 +56,7 @@ const BEAT_KIND: u8 = 4;
 /// One end of it.
 pub(super) struct Control {
     stream: TcpStream,
+    role: Role,
     pulse: Pulse,
     greeted: bool,
     input: VecDeque<u8>,
@@ -62,18 +64,21 @@ pub(super) struct Control {
     finishing: bool,
     finished: bool,
     ended: bool,
+    sent: u64,
+    received: u64,
 }
 
 impl Control {
-    pub(super) fn new(stream: TcpStream) -> Result<Self, LinkError> {
+    pub(super) fn new(stream: TcpStream, role: Role) -> Result<Self, LinkError> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let mut output = VecDeque::from(MAGIC);
         output.extend(VERSION.to_le_bytes());
         output.extend([0; 2]);
-        let (pulse, input) = (Pulse::new(Instant::now()), VecDeque::new());
+        let (pulse, input) = (begin(role), VecDeque::new());
         Ok(Self {
             stream,
+            role,
             pulse,
             greeted: false,
             input,
@@ -81,6 +86,8 @@ impl Control {
             finishing: false,
             finished: false,
             ended: false,
+            sent: 0,
+            received: 0,
         })
     }
 
@@ -93,6 +100,16 @@ impl Control {
 
     pub(super) fn next_look(&self) -> Instant {
         self.pulse.next_look()
+    }
+
+    /// What is known of the link, over which went `payload` besides.
+    pub(super) fn figures(&self, payload: u64) -> LinkFigures {
+        let carried = match self.role {
+            Role::Answers => self.sent,
+            Role::Asks => self.received,
+        };
+        let (round_trip, clock) = (self.pulse.round_trip(), self.pulse.clock(Instant::now()));
+        LinkFigures { round_trip, clock, wire_bytes: carried + payload }
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -145,7 +162,7 @@ impl Control {
 
     /// Sends what fits.
     pub(super) fn flush(&mut self) -> Result<(), LinkError> {
-        if !self.finished
+        if !self.finishing
             && let Some(beat) = self.pulse.due(Instant::now())
         {
             self.beat(&beat);
@@ -154,7 +171,7 @@ impl Control {
             match self.stream.write(self.output.as_slices().0) {
                 Ok(count) => {
                     self.output.drain(..count);
-                    self.pulse.sent(Instant::now());
+                    self.sent += count as u64;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
@@ -203,6 +220,7 @@ impl Control {
                 Ok(count) => {
                     self.pulse.heard(Instant::now());
                     self.input.extend(&bytes[..count]);
+                    self.received += count as u64;
                     return Ok(true);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

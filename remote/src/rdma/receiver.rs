@@ -14,7 +14,8 @@ use super::domain::Targets;
 use super::link::{MAX_GRANTS, Pair};
 use crate::framing::{Kind, kind_of};
 use crate::limits::{LINGER, MAX_IN_A_ROW};
-use crate::link::{FromPublisher, Pages, PollFds, Receiver, Room};
+use crate::link::{FromPublisher, LinkFigures, Pages, PollFds, Receiver, Room};
+use crate::pulse::Role;
 use crate::{LinkError, PeerFault};
 
 /// What has come, in the order in which it is handed out.
@@ -42,6 +43,8 @@ pub struct RdmaReceiver {
     control: Control,
     slot: u32,
     granted: usize,
+    /// Bytes of frames that were written here.
+    written: u64,
     more: bool,
     /// When the connection ended with bytes still under way.
     ended: Option<Instant>,
@@ -65,10 +68,10 @@ impl RdmaReceiver {
         for _ in 0..MAX_GRANTS {
             pair.queue.post_recv(0, &[]).map_err(RdmaError::from)?;
         }
-        let mut control = Control::new(stream)?;
+        let mut control = Control::new(stream, Role::Asks)?;
         control.hello(&pair.queue.endpoint().to_bytes());
         let coming = VecDeque::new();
-        Ok(Self { pair, targets, coming, control, slot: 0, granted: 0, more: false, ended: None })
+        Ok(Self { pair, targets, coming, control, slot: 0, granted: 0, written: 0, more: false, ended: None })
     }
 
     /// Whether it reads on: what is here and not handed out has limits.
@@ -123,10 +126,14 @@ impl RdmaReceiver {
         }
         for slot in arrived {
             let place = self.coming.iter_mut().find_map(|coming| match coming {
-                Coming::Frame { state, .. } if *state == Progress::Granted(slot) => Some(state),
+                Coming::Frame { state, frame, .. } if *state == Progress::Granted(slot) => {
+                    Some((state, frame))
+                }
                 _ => None,
             });
-            *place.ok_or(PeerFault::OutOfPlace("an immediate"))? = Progress::Whole;
+            let (state, frame) = place.ok_or(PeerFault::OutOfPlace("an immediate"))?;
+            *state = Progress::Whole;
+            self.written += frame.size();
             self.granted -= 1;
             self.pair.queue.post_recv(0, &[]).map_err(RdmaError::from)?;
         }
@@ -224,5 +231,9 @@ impl Receiver for RdmaReceiver {
 
     fn finish(&mut self) -> bool {
         self.control.finish()
+    }
+
+    fn figures(&self) -> LinkFigures {
+        self.control.figures(self.written)
     }
 }

@@ -13,7 +13,8 @@ use super::control::{Control, Grant, Message};
 use super::domain::Sources;
 use super::link::Pair;
 use crate::limits::{MAX_FRAMES_UNDER_WAY, MAX_IN_A_ROW, STALLED};
-use crate::link::{FromSubscriber, Payload, PollFds, Sender};
+use crate::link::{FromSubscriber, LinkFigures, Payload, PollFds, Sender};
+use crate::pulse::Role;
 use crate::{LinkError, PeerFault};
 
 /// A frame that has not left in whole.
@@ -34,6 +35,8 @@ pub struct RdmaSender {
     sources: Arc<Sources>,
     /// Frames without bytes, which have left.
     empty: Vec<u64>,
+    /// Bytes of frames that have left.
+    written: u64,
     more: bool,
 }
 
@@ -50,7 +53,7 @@ impl RdmaSender {
     /// If the system or the device does not let it be set up.
     pub fn new(stream: TcpStream, sources: &Arc<Sources>) -> Result<Self, LinkError> {
         let pair = Pair::new(sources.domain(), sources.gid())?;
-        let mut control = Control::new(stream)?;
+        let mut control = Control::new(stream, Role::Answers)?;
         control.hello(&pair.queue.endpoint().to_bytes());
         Ok(Self {
             pair,
@@ -58,6 +61,7 @@ impl RdmaSender {
             control,
             sources: sources.clone(),
             empty: Vec::new(),
+            written: 0,
             more: false,
         })
     }
@@ -93,7 +97,7 @@ impl RdmaSender {
             if let Some(at) =
                 self.frames.iter().position(|frame| frame.posted.is_some() && frame.frame == ended.token)
             {
-                self.frames.remove(at);
+                self.written += self.frames.remove(at).map_or(0, |frame| frame.size);
                 done.push(ended.token);
             }
         }
@@ -197,5 +201,9 @@ impl Sender for RdmaSender {
 
     fn finish(&mut self) -> bool {
         self.frames.is_empty() && self.empty.is_empty() && self.control.finish()
+    }
+
+    fn figures(&self) -> LinkFigures {
+        self.control.figures(self.written)
     }
 }

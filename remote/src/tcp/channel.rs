@@ -8,19 +8,25 @@ use super::sys::{self, PageRange, Piece};
 
 /// What moves bytes, without waiting.
 #[derive(Debug)]
-pub(super) struct Channel(TcpStream);
+pub(super) struct Channel {
+    stream: TcpStream,
+    sent: u64,
+    received: u64,
+}
 
 impl Channel {
     pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         // Batching is ours: a record must not wait for an acknowledgement.
         stream.set_nodelay(true)?;
-        Ok(Self(stream))
+        Ok(Self { stream, sent: 0, received: 0 })
     }
 
     /// Sends what fits; `None` if nothing does now.
     pub(super) fn send(&mut self, pieces: &[Piece<'_>]) -> io::Result<Option<usize>> {
-        retried(|| sys::send(self.0.as_fd(), pieces))
+        let sent = retried(|| sys::send(self.stream.as_fd(), pieces))?;
+        self.sent += sent.unwrap_or(0) as u64;
+        Ok(sent)
     }
 
     /// Receives what is here, into pages first; `None` if nothing is, 0 at the end.
@@ -29,17 +35,29 @@ impl Channel {
         pages: Option<PageRange<'_>>,
         rest: &mut [u8],
     ) -> io::Result<Option<usize>> {
-        retried(|| sys::receive(self.0.as_fd(), pages, rest))
+        let received = retried(|| sys::receive(self.stream.as_fd(), pages, rest))?;
+        self.received += received.unwrap_or(0) as u64;
+        Ok(received)
+    }
+
+    /// Bytes that were sent, as they are on the wire.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes that were received, as they were on the wire.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// Says that nothing more will be sent.
     pub(super) fn finish(&mut self) {
         // Fails only where the peer is gone already.
-        let _ = self.0.shutdown(Shutdown::Write);
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.stream.as_fd()
     }
 }
 

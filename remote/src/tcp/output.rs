@@ -115,8 +115,7 @@ impl Output {
         pulse: &mut Pulse,
         done: &mut Vec<u64>,
     ) -> Result<(), LinkError> {
-        if self.chunks.is_empty()
-            && !self.finished
+        if !self.finishing
             && let Some(beat) = pulse.due(Instant::now())
         {
             let beat = framing::beat(&beat).to_vec();
@@ -131,7 +130,6 @@ impl Output {
                 if pieces.is_empty() { Some(0) } else { channel.send(&pieces)? }
             };
             let Some(sent) = sent else { return Ok(()) };
-            pulse.sent(Instant::now());
             self.advance(sent, done);
         }
         if self.finishing && !self.finished {

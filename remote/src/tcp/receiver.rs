@@ -12,8 +12,8 @@ use super::sender::{alive, poll_fd};
 use crate::LinkError;
 use crate::framing::{Kind, kind_of};
 use crate::limits::MAX_IN_A_ROW;
-use crate::link::{FromPublisher, Pages, PollFds, Receiver, Room};
-use crate::pulse::Pulse;
+use crate::link::{FromPublisher, LinkFigures, Pages, PollFds, Receiver, Room, begin};
+use crate::pulse::{Pulse, Role};
 
 /// A frame whose bytes are on their way.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl TcpReceiver {
             channel: Channel::new(stream)?,
             output: Output::new(),
             input: Input::new(),
-            pulse: Pulse::new(Instant::now()),
+            pulse: begin(Role::Asks),
             coming: None,
             starved: false,
             more: false,
@@ -141,5 +141,10 @@ impl Receiver for TcpReceiver {
 
     fn finish(&mut self) -> bool {
         self.output.finish()
+    }
+
+    fn figures(&self) -> LinkFigures {
+        let (round_trip, clock) = (self.pulse.round_trip(), self.pulse.clock(Instant::now()));
+        LinkFigures { round_trip, clock, wire_bytes: self.channel.received() }
     }
 }

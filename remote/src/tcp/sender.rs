@@ -10,8 +10,8 @@ use super::input::Input;
 use super::output::Output;
 use crate::LinkError;
 use crate::limits::{DEAD, MAX_IN_A_ROW};
-use crate::link::{FromSubscriber, Payload, PollFds, Sender};
-use crate::pulse::Pulse;
+use crate::link::{FromSubscriber, LinkFigures, Payload, PollFds, Sender, begin};
+use crate::pulse::{Pulse, Role};
 
 /// Sends frames over a TCP connection.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl TcpSender {
     pub fn new(stream: TcpStream) -> Result<Self, LinkError> {
         let channel = Channel::new(stream)?;
         let (output, input) = (Output::new(), Input::new());
-        Ok(Self { channel, output, input, pulse: Pulse::new(Instant::now()), more: false })
+        Ok(Self { channel, output, input, pulse: begin(Role::Answers), more: false })
     }
 }
 
@@ -75,6 +75,11 @@ impl Sender for TcpSender {
 
     fn finish(&mut self) -> bool {
         self.output.finish()
+    }
+
+    fn figures(&self) -> LinkFigures {
+        let (round_trip, clock) = (self.pulse.round_trip(), self.pulse.clock(Instant::now()));
+        LinkFigures { round_trip, clock, wire_bytes: self.channel.sent() }
     }
 }
 

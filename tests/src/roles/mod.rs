@@ -6,6 +6,7 @@ mod proxy;
 mod publisher;
 mod raw;
 mod subscriber;
+mod times;
 mod writer;
 
 use std::collections::HashMap;
@@ -51,6 +52,7 @@ pub fn main() {
     match role.as_str() {
         "publisher" => publisher::run(&uri, &options),
         "subscriber" => subscriber::run(&uri, &options),
+        "times" => times::run(&uri, &options),
         "victim" => subscriber::run_victim(&uri, &options),
         "prey" => raw::run_prey(&uri, &options),
         "hog" => raw::run_hog(),
