@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pagecast_allocators::Buffer;
-use pagecast_remote::registration::{find, keep, register};
+use pagecast_remote::registration::{ensure, find};
 use pagecast_verbs::{Access, MemoryRegion, ProtectionDomain, RegisterError};
 
 /// Bytes as a device addresses them.
@@ -68,16 +68,12 @@ impl Registrar {
         if !self.any.load(Ordering::Acquire) {
             return Ok(());
         }
-        // Under the lock, so that two threads do not register the same buffer.
         let domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
         for (domain, access) in &*domains {
-            if find(buffer, domain).is_some() {
-                continue;
+            if ensure(buffer, domain, *access)?.new {
+                self.count.fetch_add(1, Ordering::Relaxed);
+                buffer.attach(Counted(self.count.clone()));
             }
-            let mapping = buffer.share_mapping().ok_or(RegisterError::BadPages)?;
-            keep(buffer, register(domain, mapping, *access)?);
-            self.count.fetch_add(1, Ordering::Relaxed);
-            buffer.attach(Counted(self.count.clone()));
         }
         Ok(())
     }

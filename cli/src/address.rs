@@ -1,4 +1,4 @@
-//! Publishers as users write them: `unix:NAME`, `unix:/path`, `tcp://HOST:PORT`, `NAME` or `/path`.
+//! Publishers as users write them: `unix:NAME`, `unix:/path`, `tcp://HOST:PORT`, `rdma://HOST:PORT`, `NAME` or `/path`.
 
 use std::borrow::Cow;
 

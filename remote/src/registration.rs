@@ -1,9 +1,9 @@
 //! Registrations of buffers with RDMA devices, kept with the buffers: one per domain, whoever asked for it.
 
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use pagecast_allocators::{Buffer, Mapping};
+use pagecast_allocators::{Buffer, FaceKind, Mapping};
 use pagecast_verbs::{Access, Memory, MemoryRegion, ProtectionDomain, RegisterError};
 
 /// A mapping as verbs see it.
@@ -36,9 +36,60 @@ pub fn register(
     MemoryRegion::register(domain, Arc::new(Mapped(mapping)), access)
 }
 
-/// Keeps a registration of a buffer with it, for as long as the buffer lives.
-pub fn keep(buffer: &Buffer, region: Arc<MemoryRegion>) {
-    buffer.attach(Kept(region));
+/// A registration that [`ensure`] found or made.
+#[derive(Debug)]
+pub struct Ensured {
+    /// The registration.
+    pub region: Arc<MemoryRegion>,
+    /// Whether it was made now.
+    pub new: bool,
+}
+
+/// The buffer's registration with this domain, made now if there is none, and then kept with the buffer for as long as
+/// that lives.
+///
+/// # Errors
+/// [`RegisterError`].
+pub fn ensure(
+    buffer: &Buffer,
+    domain: &Arc<ProtectionDomain>,
+    access: Access,
+) -> Result<Ensured, RegisterError> {
+    // So that the same buffer is not registered twice at a time. It is not taken while frames flow.
+    static ONE: Mutex<()> = Mutex::new(());
+    if let Some(region) = find(buffer, domain) {
+        return Ok(Ensured { region, new: false });
+    }
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(region) = find(buffer, domain) {
+        return Ok(Ensured { region, new: false });
+    }
+    let region = make(buffer, domain, access)?;
+    buffer.attach(Kept(region.clone()));
+    Ok(Ensured { region, new: true })
+}
+
+fn make(
+    buffer: &Buffer,
+    domain: &Arc<ProtectionDomain>,
+    access: Access,
+) -> Result<Arc<MemoryRegion>, RegisterError> {
+    // Pages of a device may have no CPU mapping that can be pinned.
+    if buffer.face(FaceKind::Memory).is_none()
+        && let Some(face) = buffer.face(FaceKind::DmaBuf)
+    {
+        let length = buffer.size() as u64;
+        match MemoryRegion::register_dma_buf(domain, face.fd, 0, length, access, Arc::new(())) {
+            Err(RegisterError::NoDmaBuf(_)) => {}
+            done => return done,
+        }
+    }
+    buffer.map().map_err(|_| RegisterError::BadPages)?;
+    let mapping = buffer.share_mapping().ok_or(RegisterError::BadPages)?;
+    if access != Access::Source && !mapping.is_writable() {
+        return Err(RegisterError::BadPages);
+    }
+    register(domain, mapping, access)
 }
 
 /// The registration with this domain that is kept with a buffer.

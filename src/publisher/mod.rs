@@ -112,8 +112,8 @@ impl std::fmt::Debug for Publisher {
 }
 
 impl Publisher {
-    /// Begins to serve `uri`: `unix:NAME`, `unix:/path`, `tcp://HOST:PORT`, or several of them separated by
-    /// spaces.
+    /// Begins to serve `uri`: `unix:NAME`, `unix:/path`, `tcp://HOST:PORT`, `rdma://HOST:PORT`, or several of them
+    /// separated by spaces.
     ///
     /// # Errors
     /// If an address cannot be used, or a living publisher has it.
@@ -421,6 +421,9 @@ fn ends(uri: &str, options: &mut PublisherOptions) -> Result<AllEnds, PublishErr
     let mut actual = Vec::new();
     for uri in uris {
         let connect = uri.mode == Some(Mode::Connect);
+        if let Some(from) = uri.from.filter(|_| !connect) {
+            return Err(UriError::BadFrom { option: format!("from={from}") }.into());
+        }
         match uri.transport {
             Transport::Unix if connect => {
                 let path = pagecast_ipc::socket::name::resolve(&uri.address)?;
@@ -431,8 +434,8 @@ fn ends(uri: &str, options: &mut PublisherOptions) -> Result<AllEnds, PublishErr
                 let listen = ListenOptions { perms: options.perms, ..ListenOptions::default() };
                 ends.listeners.push(Listener::bind(&path, &listen)?);
             }
-            Transport::Tcp if connect => ends.remote.reach(&uri),
-            Transport::Tcp => {
+            Transport::Tcp | Transport::Rdma if connect => ends.remote.reach(&uri, &options.remote)?,
+            Transport::Tcp | Transport::Rdma => {
                 actual.push(ends.remote.listen(&uri, &options.remote)?.to_string());
                 continue;
             }

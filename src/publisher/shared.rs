@@ -13,6 +13,7 @@ use nix::sys::eventfd::EventFd;
 use pagecast_ipc::ledger::{FrameId, SubscriberId};
 use pagecast_ipc::policy::Policy;
 use pagecast_ipc::socket::Seqpacket;
+use pagecast_verbs::{Access, ProtectionDomain, RegisterError};
 
 use super::core::{self, Aftermath, Core, Published};
 use super::info::Info;
@@ -178,6 +179,12 @@ impl Shared {
     /// A frame that somebody holds, for as long as the caller keeps it.
     pub(crate) fn published(&self, frame: u64) -> Option<Arc<Published>> {
         self.lock().books.ledger().resource(FrameId(frame)).cloned()
+    }
+
+    /// The publisher's pool, if it has one, is a device's to read from now on.
+    pub(crate) fn register(&self, domain: &Arc<ProtectionDomain>) -> Result<(), RegisterError> {
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        pool.map_or(Ok(()), |pool| pool.register(domain, Access::Source))
     }
 
     /// A subscriber broke the protocol where its link came in.

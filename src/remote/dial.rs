@@ -4,8 +4,12 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pagecast_ipc::socket::{Mode, Seqpacket, Uri};
-use pagecast_remote::tcp::{ConnectError, TcpListener, TcpReceiver, connect};
+use pagecast_remote::LinkError;
+use pagecast_remote::rdma::RdmaError;
+use pagecast_remote::tcp::{ConnectError, Destination, TcpListener, connect};
+use pagecast_verbs::DeviceError;
 
+use super::carrier::Carrier;
 use super::ingress::Ingress;
 use super::{Meter, RemoteOptions};
 use crate::pool::{Pool, PoolOptions};
@@ -38,8 +42,8 @@ impl Cause {
 /// How a publisher on another host is reached.
 #[derive(Debug)]
 pub(crate) struct Way {
-    host: String,
-    port: u16,
+    to: Destination,
+    carrier: Carrier,
     listener: Option<TcpListener>,
     options: RemoteOptions,
     pool: PoolOptions,
@@ -48,10 +52,12 @@ pub(crate) struct Way {
 impl Way {
     /// The way to `uri`. Where it says so, this end listens from now on.
     pub(crate) fn new(uri: &Uri, options: &RemoteOptions, pool: PoolOptions) -> Result<Self, ConnectError> {
-        let (host, port) = uri.host().unwrap_or_default();
+        let to = super::destination(uri, options);
         let listen = uri.mode == Some(Mode::Listen);
-        let listener = listen.then(|| TcpListener::bind(host, port, options.insecure)).transpose()?;
-        Ok(Self { host: host.to_owned(), port, listener, options: options.clone(), pool })
+        let listener = listen.then(|| TcpListener::bind(&to.host, to.port, to.insecure)).transpose()?;
+        let listens_at = listener.as_ref().and_then(|listener| listener.address().ok());
+        let carrier = Carrier::new(uri.transport, listens_at.map(|address| address.ip()).or(uri.from))?;
+        Ok(Self { to, carrier, listener, options: options.clone(), pool })
     }
 
     /// A socket with a bridge behind it, which connects by itself; `None` if this end listens and nobody came.
@@ -71,17 +77,17 @@ impl Way {
         // Many small frames may be held; where the system gives less, they wait in the bridge.
         let _ = local.set_buffers(LOCAL_BUFFER, LOCAL_BUFFER);
         let cause = Cause::default();
-        let (host, port, insecure) = (self.host.clone(), self.port, self.options.insecure);
+        let (to, carrier) = (self.to.clone(), self.carrier.clone());
         let meter = Meter::default();
         let (pool, told, measured) = (self.pool.clone(), cause.clone(), meter.clone());
         let bridge = move || {
             let stream = match stream {
                 Some(stream) => Ok(stream),
-                None => connect(&host, port, insecure),
+                None => connect(&to),
             };
             // The cause is there before the socket closes.
             match stream {
-                Ok(stream) => run(stream, local, pool, &told, measured),
+                Ok(stream) => run(stream, &carrier, local, pool, &told, measured),
                 Err(error) => told.set(error.to_string(), matches!(error, ConnectError::ClearText(_))),
             }
         };
@@ -90,16 +96,30 @@ impl Way {
     }
 }
 
-fn run(stream: TcpStream, local: Seqpacket, pool: PoolOptions, cause: &Cause, meter: Meter) {
+fn run(
+    stream: TcpStream,
+    carrier: &Carrier,
+    local: Seqpacket,
+    pool: PoolOptions,
+    cause: &Cause,
+    meter: Meter,
+) {
     if let Ok(peer) = stream.peer_addr() {
-        meter.begin("tcp", &peer);
+        meter.begin(carrier.name(), &peer);
     }
-    let link = match TcpReceiver::new(stream) {
+    let link = match carrier.receiver(stream) {
         Ok(link) => link,
-        Err(error) => return cause.set(error.to_string(), false),
+        Err(error) => {
+            // Another try leaves from the same address.
+            let for_good = matches!(error, LinkError::Rdma(RdmaError::Device(DeviceError::NoGid(_))));
+            return match error {
+                LinkError::Rdma(error) => cause.set(ConnectError::from(error).to_string(), for_good),
+                error => cause.set(error.to_string(), for_good),
+            };
+        }
     };
     // A pool for each life: what the subscriber still holds of an earlier one is never written again.
-    let mut bridge = Ingress::new(Box::new(link), local, Pool::new(pool), meter);
+    let mut bridge = Ingress::new(link, local, Pool::new(pool), meter);
     if let Err(error) = bridge.run() {
         cause.set(error.to_string(), false);
     }

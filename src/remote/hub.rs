@@ -11,9 +11,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pagecast_ipc::socket::Uri;
 use pagecast_remote::limits::HELLO;
-use pagecast_remote::tcp::{ConnectError, TcpListener, TcpSender, connect};
+use pagecast_remote::tcp::{ConnectError, Destination, TcpListener, connect};
 use pagecast_remote::{FromSubscriber, LinkError, PeerFault, Sender};
 
+use super::carrier::Carrier;
 use super::egress::{Egress, hello};
 use super::{Meter, Origin, RemoteOptions};
 use crate::publisher::Shared;
@@ -32,8 +33,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Where a publisher listens on networks, and whom it reaches for there.
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
-    listeners: Vec<TcpListener>,
-    outbound: Vec<(String, u16)>,
+    listeners: Vec<(TcpListener, Carrier)>,
+    outbound: Vec<(Destination, Carrier)>,
 }
 
 impl Ends {
@@ -45,23 +46,27 @@ impl Ends {
     pub(crate) fn listen(&mut self, uri: &Uri, options: &RemoteOptions) -> Result<Uri, ConnectError> {
         let (host, port) = uri.host().unwrap_or_default();
         let listener = TcpListener::bind(host, port, options.insecure)?;
+        let address = listener.address().ok();
+        let carrier = Carrier::new(uri.transport, address.map(|address| address.ip()))?;
         let mut uri = uri.clone();
-        if let (0, Ok(address)) = (port, listener.address()) {
+        if let (0, Some(address)) = (port, address) {
             uri.address = address.to_string();
         }
-        self.listeners.push(listener);
+        self.listeners.push((listener, carrier));
         Ok(uri)
     }
 
     /// Reaches for a subscriber that listens at `uri`.
-    pub(crate) fn reach(&mut self, uri: &Uri) {
-        let (host, port) = uri.host().unwrap_or_default();
-        self.outbound.push((host.to_owned(), port));
+    pub(crate) fn reach(&mut self, uri: &Uri, options: &RemoteOptions) -> Result<(), ConnectError> {
+        let carrier = Carrier::new(uri.transport, uri.from)?;
+        self.outbound.push((super::destination(uri, options), carrier));
+        Ok(())
     }
 }
 
 struct Stranger {
-    link: TcpSender,
+    link: Box<dyn Sender>,
+    carrier: Carrier,
     peer: SocketAddr,
     since: Instant,
 }
@@ -78,9 +83,9 @@ impl Hub {
         // A semaphore of no use to anybody but who waits: it stays readable once written.
         let stop = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let mut hub = Self { stop: Arc::new(stop), threads: Vec::new() };
-        for (host, port) in ends.outbound {
-            let (stop, shared, insecure) = (hub.stop.clone(), Arc::downgrade(shared), options.insecure);
-            hub.spawn(move || dial(&host, port, insecure, &shared, &stop))?;
+        for (to, carrier) in ends.outbound {
+            let (stop, shared) = (hub.stop.clone(), Arc::downgrade(shared));
+            hub.spawn(move || dial(&to, &carrier, &shared, &stop))?;
         }
         if !ends.listeners.is_empty() {
             let door = Door {
@@ -121,7 +126,7 @@ fn thread(run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Errno> 
 }
 
 struct Door {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Carrier)>,
     shared: Weak<Shared>,
     options: RemoteOptions,
     strangers: Vec<Stranger>,
@@ -145,7 +150,9 @@ impl Door {
     /// Waits for something to happen; `true` when it is time to stop.
     fn wait(&self, stop: &EventFd) -> bool {
         let mut fds = vec![PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
+        fds.extend(
+            self.listeners.iter().map(|(listener, _)| PollFd::new(listener.as_fd(), PollFlags::POLLIN)),
+        );
         for stranger in &self.strangers {
             fds.extend(stranger.link.poll_fds());
         }
@@ -159,8 +166,9 @@ impl Door {
         for at in 0..self.listeners.len() {
             // A few at a time, so that those who are here are heard.
             for _ in 0..MAX_STRANGERS {
-                match self.listeners[at].accept() {
-                    Ok(Some((stream, peer))) => self.meet(stream, peer),
+                let (listener, carrier) = &self.listeners[at];
+                match listener.accept() {
+                    Ok(Some((stream, peer))) => self.meet(stream, peer, carrier.clone()),
                     Ok(None) => break,
                     Err(error) => {
                         tracing::warn!(%error, "a subscriber could not be let in");
@@ -173,7 +181,7 @@ impl Door {
         }
     }
 
-    fn meet(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn meet(&mut self, stream: TcpStream, peer: SocketAddr, carrier: Carrier) {
         if !self.options.networks.admits(peer.ip()) {
             tracing::warn!(%peer, "not in the networks from which somebody may come");
             return;
@@ -181,15 +189,16 @@ impl Door {
         if self.strangers.len() >= MAX_STRANGERS {
             self.strangers.remove(0);
         }
-        match TcpSender::new(stream) {
-            Ok(link) => self.strangers.push(Stranger { link, peer, since: Instant::now() }),
-            Err(error) => tracing::debug!(%peer, %error, "a connection could not be set up"),
+        let Some(shared) = self.shared.upgrade() else { return };
+        match carrier.sender(stream, &shared) {
+            Ok(link) => self.strangers.push(Stranger { link, carrier, peer, since: Instant::now() }),
+            Err(error) => tracing::warn!(%peer, %error, "a connection could not be set up"),
         }
     }
 
     fn hear(&mut self) {
         for mut stranger in std::mem::take(&mut self.strangers) {
-            match greeting(&mut stranger.link) {
+            match greeting(stranger.link.as_mut()) {
                 Ok(None) if stranger.since.elapsed() < HELLO => self.strangers.push(stranger),
                 Ok(None) => {}
                 Ok(Some(packet)) => self.let_in(stranger, &packet),
@@ -205,7 +214,7 @@ impl Door {
             return;
         }
         let peer = stranger.peer;
-        let bridge = match bridge(stranger.link, peer, packet, &shared) {
+        let bridge = match bridge(stranger.link, &stranger.carrier, peer, packet, &shared) {
             Ok(Some(bridge)) => bridge,
             Ok(None) => return,
             Err(error) => return tracing::debug!(%peer, %error, "no hello"),
@@ -218,7 +227,7 @@ impl Door {
 }
 
 /// The first packet of a newcomer, if it is here.
-fn greeting(link: &mut TcpSender) -> Result<Option<Vec<u8>>, LinkError> {
+fn greeting(link: &mut dyn Sender) -> Result<Option<Vec<u8>>, LinkError> {
     let mut said = Vec::new();
     link.flush(&mut Vec::new())?;
     let received = link.receive(&mut said);
@@ -232,15 +241,16 @@ fn greeting(link: &mut TcpSender) -> Result<Option<Vec<u8>>, LinkError> {
 }
 
 fn bridge(
-    link: TcpSender,
+    link: Box<dyn Sender>,
+    carrier: &Carrier,
     peer: SocketAddr,
     packet: &[u8],
     shared: &Arc<Shared>,
 ) -> Result<Option<Egress>, PeerFault> {
     let hello = hello(packet)?;
     let origin = Origin { meter: Meter::default() };
-    origin.meter.begin("tcp", &peer);
-    Ok(Egress::new(Box::new(link), hello, shared, origin))
+    origin.meter.begin(carrier.name(), &peer);
+    Ok(Egress::new(link, hello, shared, origin))
 }
 
 fn run(bridge: Egress, peer: SocketAddr) {
@@ -251,11 +261,11 @@ fn run(bridge: Egress, peer: SocketAddr) {
 }
 
 /// Reaches for one subscriber that listens, again and again.
-fn dial(host: &str, port: u16, insecure: bool, shared: &Weak<Shared>, stop: &EventFd) {
+fn dial(to: &Destination, carrier: &Carrier, shared: &Weak<Shared>, stop: &EventFd) {
     let mut told = false;
     loop {
-        match connect(host, port, insecure) {
-            Ok(stream) => serve(stream, shared, stop),
+        match connect(to) {
+            Ok(stream) => serve(stream, carrier, shared, stop),
             Err(error @ (ConnectError::Name { .. } | ConnectError::ClearText(_))) if !told => {
                 tracing::warn!(%error, "no link to a subscriber that should listen");
                 told = true;
@@ -271,15 +281,19 @@ fn dial(host: &str, port: u16, insecure: bool, shared: &Weak<Shared>, stop: &Eve
 }
 
 /// Waits for the hello of whoever was reached, and serves it.
-fn serve(stream: TcpStream, shared: &Weak<Shared>, stop: &EventFd) {
+fn serve(stream: TcpStream, carrier: &Carrier, shared: &Weak<Shared>, stop: &EventFd) {
     let Ok(peer) = stream.peer_addr() else { return };
-    let Ok(mut link) = TcpSender::new(stream) else { return };
+    let Some(link) = shared.upgrade().map(|shared| carrier.sender(stream, &shared)) else { return };
+    let mut link = match link {
+        Ok(link) => link,
+        Err(error) => return tracing::warn!(%peer, %error, "a connection could not be set up"),
+    };
     // It speaks when it is asked for frames, which may be any time after it began to listen.
     loop {
-        match greeting(&mut link) {
+        match greeting(link.as_mut()) {
             Ok(Some(packet)) => {
                 let Some(shared) = shared.upgrade() else { return };
-                match bridge(link, peer, &packet, &shared) {
+                match bridge(link, carrier, peer, &packet, &shared) {
                     Ok(Some(bridge)) => {
                         drop(shared);
                         run(bridge, peer);

@@ -5,6 +5,7 @@
 //! subscriber's (`ingress`) a publisher with pages of its own. So policies, budgets, stickies, late joiners
 //! and reconnecting are what they are on one host, and are written once.
 
+mod carrier;
 mod dial;
 mod egress;
 mod hub;
@@ -14,8 +15,10 @@ mod outlet;
 mod times;
 
 pub use meter::{RemoteFigures, RoundTripFigures};
+use pagecast_ipc::socket::Uri;
 pub use pagecast_remote::network::NotANetwork;
 pub use pagecast_remote::tcp::ConnectError;
+use pagecast_remote::tcp::Destination;
 pub use pagecast_remote::{AllowList, Network};
 
 pub(crate) use dial::{Cause, Way};
@@ -29,6 +32,12 @@ pub struct RemoteOptions {
     pub networks: AllowList,
     /// Whether links to other hosts may be in clear text.
     pub insecure: bool,
+}
+
+/// The other end that a URI names.
+fn destination(uri: &Uri, options: &RemoteOptions) -> Destination {
+    let (host, port) = uri.host().unwrap_or_default();
+    Destination { host: host.to_owned(), port, from: uri.from, insecure: options.insecure }
 }
 
 /// How a link came to a publisher that did not accept it itself.

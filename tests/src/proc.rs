@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+
+use nix::libc;
 
 /// Descriptors of a process, by what they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,4 +81,35 @@ pub fn shmem_bytes() -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = meminfo.lines().find_map(|line| line.strip_prefix("Shmem:"));
     line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Bytes that this process has sent, and the other ends have acknowledged, on its TCP connections of that own address.
+pub fn tcp_bytes_sent(own: SocketAddr) -> u64 {
+    let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // A copy is open for as long as it is looked at, whoever closes the original.
+    let copies = numbers.filter_map(|number: i32| nix::unistd::dup(borrowed(number)).ok());
+    copies
+        .map(std::net::TcpStream::from)
+        .filter(|s| s.local_addr().is_ok_and(|a| a == own))
+        .map(|s| acked(&s))
+        .sum()
+}
+
+fn borrowed(number: i32) -> std::os::fd::BorrowedFd<'static> {
+    // SAFETY: it is used for one call, which refuses a number that is closed.
+    unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }
+}
+
+/// `tcpi_bytes_acked`.
+fn acked(stream: &std::net::TcpStream) -> u64 {
+    const AT: usize = 120;
+    let (mut info, mut length) = ([0u8; 256], 256);
+    // SAFETY: the kernel writes no more than `length` bytes, which `info` has.
+    let code = unsafe {
+        let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+        libc::getsockopt(stream.as_raw_fd(), level, name, info.as_mut_ptr().cast(), &mut length)
+    };
+    let counted = info[AT..AT + 8].try_into().map_or(0, u64::from_ne_bytes);
+    if code == 0 && length as usize >= AT + 8 { counted } else { 0 }
 }

@@ -303,10 +303,35 @@ fn what_is_not_there_is_said() {
         Err(RecvError::Remote { reason, .. }) => assert!(reason.contains("refused"), "{reason}"),
         other => panic!("{other:?}"),
     }
-    for uri in ["rdma://127.0.0.1", "remote://127.0.0.1"] {
-        assert!(Publisher::open(uri, PublisherOptions::default()).is_err());
-        assert!(Subscriber::open(uri, SubscriberOptions::default()).is_err());
-    }
+    let error = Publisher::open("tcp://127.0.0.1:0?from=127.0.0.1", PublisherOptions::default());
+    assert!(error.expect_err("it does not connect").to_string().contains("from=ADDRESS"));
+}
+
+#[test]
+fn a_connection_leaves_from_where_it_is_told_to() {
+    let (publisher, _pool) = publisher(ANY, PublisherOptions::default());
+    let uri = format!("{}?from=127.0.0.9", address(&publisher, "tcp"));
+    let _subscriber = subscriber(&uri, SubscriberOptions::default());
+    assert!(publisher.wait_for_subscribers(1, PATIENCE));
+    let peer = publisher.info().subscribers[0].peer.clone().expect("an address");
+    assert!(peer.starts_with("127.0.0.9:"), "{peer}");
+}
+
+#[test]
+fn without_an_rdma_device_that_is_said_and_nothing_else_is_tried() {
+    // No RDMA device has the address of the loopback.
+    let error = Publisher::open("rdma://127.0.0.1:0", PublisherOptions::default()).expect_err("no device");
+    let says_what_to_do = |text: &str| {
+        let remedies = ["`rdma link`", "install "];
+        text.contains("rdma://") && text.contains("tcp://") && remedies.iter().any(|word| text.contains(word))
+    };
+    assert!(says_what_to_do(&error.to_string()), "{error}");
+    let (publisher, _pool) = publisher(ANY, PublisherOptions::default());
+    let uri = address(&publisher, "tcp").replace("tcp", "rdma");
+    let opened = Subscriber::open(&uri, SubscriberOptions::default());
+    let error = opened.and_then(|subscriber| subscriber.recv(PATIENCE).map(drop)).expect_err("no device");
+    assert!(says_what_to_do(&error.to_string()), "{error}");
+    assert_eq!(publisher.info().subscribers.len(), 0);
 }
 
 #[test]

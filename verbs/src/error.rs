@@ -30,6 +30,11 @@ pub enum LoadError {
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
+    /// No device at all.
+    #[error(
+        "there is no RDMA device here: `rdma link` lists them; `rdma link add rxe0 type rxe netdev eth0` makes one in software"
+    )]
+    NoDevice,
     /// No device of that name.
     #[error("there is no RDMA device `{0}`; `rdma link` lists them")]
     NoSuchDevice(String),

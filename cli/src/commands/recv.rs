@@ -32,7 +32,7 @@ Examples:
   pagecast recv cam0 videoconvert ! autovideosink
   pagecast recv cam0 -n 100 x264enc ! mp4mux ! filesink location=a.mp4")]
 pub(crate) struct Recv {
-    /// The publisher: unix:NAME, unix:/path, tcp://HOST:PORT or NAME.
+    /// The publisher: unix:NAME, unix:/path, tcp://HOST:PORT, rdma://HOST:PORT or NAME.
     #[arg(value_name = "URI", value_parser = address::parse)]
     uri: String,
     #[command(flatten)]

@@ -1,9 +1,10 @@
-//! Where a publisher is: `unix:NAME`, `unix:/path`, `tcp://host:port`, with `?mode=listen` or `?mode=connect`.
+//! Where a publisher is: `unix:NAME`, `unix:/path`, `tcp://host:port`, `rdma://host:port`, with `?mode=listen` or
+//! `?mode=connect`, and `?from=ADDRESS` where this end connects to another host.
 //!
 //! In a path, `%20` stands for a space, `%3F` for a question mark and `%25` for a per cent sign.
 
 use std::fmt::{self, Write};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -19,8 +20,8 @@ pub const DEFAULT_PORT: u16 = 7174;
 /// Longest name of a host, in bytes.
 pub const MAX_HOST: usize = 253;
 
-const SCHEMES: &str = "unix (unix:NAME or unix:/path) and tcp (tcp://HOST:PORT)";
-const OPTIONS: &str = "mode=listen, mode=connect";
+const SCHEMES: &str = "unix (unix:NAME or unix:/path), tcp (tcp://HOST:PORT) and rdma (rdma://HOST:PORT)";
+const OPTIONS: &str = "mode=listen, mode=connect, and for other hosts from=ADDRESS";
 
 /// The way to the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,6 +103,14 @@ pub enum UriError {
         /// The option as given.
         option: String,
     },
+    /// `from=` without an address of this host, or where this end does not connect.
+    #[error(
+        "{option:?}: write from=ADDRESS, an address of this host, where this end connects to another host"
+    )]
+    BadFrom {
+        /// The option as given.
+        option: String,
+    },
     /// An option given twice.
     #[error("option {option:?} is given twice")]
     OptionTwice {
@@ -137,6 +146,9 @@ pub struct Uri {
     pub address: String,
     /// Which end waits, where it is said.
     pub mode: Option<Mode>,
+    /// The address of this host that a connection to another one leaves from, where it is said. It chooses the network
+    /// interface, and with it the RDMA device.
+    pub from: Option<IpAddr>,
 }
 
 impl Uri {
@@ -150,7 +162,7 @@ impl Uri {
         } else {
             check_name(address)?;
         }
-        Ok(Self { transport: Transport::Unix, address: address.to_owned(), mode: None })
+        Ok(Self { transport: Transport::Unix, address: address.to_owned(), mode: None, from: None })
     }
 
     /// The host and port of another transport than Unix; an IPv6 address without its brackets.
@@ -182,19 +194,22 @@ impl FromStr for Uri {
             None => return Err(UriError::NoScheme { text: whole() }),
         };
         let transport = match Transport::from_scheme(scheme) {
-            Some(transport @ (Transport::Unix | Transport::Tcp)) => transport,
-            Some(other) => return Err(UriError::NotSupported(other)),
+            Some(other @ Transport::Remote) => return Err(UriError::NotSupported(other)),
+            Some(transport) => transport,
             None => return Err(UriError::UnknownScheme { scheme: scheme.to_owned() }),
         };
         let (address, query) = match rest.split_once('?') {
             Some((address, query)) => (address, Some(query)),
             None => (rest, None),
         };
-        let mode = query.map(parse_mode).transpose()?;
+        let Options { mode, from } = query.map(parse_options).transpose()?.unwrap_or_default();
+        if let Some(from) = from.filter(|_| transport == Transport::Unix || mode == Some(Mode::Listen)) {
+            return Err(UriError::BadFrom { option: format!("from={from}") });
+        }
         if transport != Transport::Unix {
             let bad = || UriError::BadHost { text: whole(), scheme: transport.scheme() };
             let address = address.strip_prefix("//").and_then(host_and_port).ok_or_else(bad)?;
-            return Ok(Self { transport, address, mode });
+            return Ok(Self { transport, address, mode, from });
         }
         let address = match address.strip_prefix("//") {
             Some(path) if path.starts_with('/') => path,
@@ -220,27 +235,44 @@ impl fmt::Display for Uri {
                 f.write_char(character)?;
             }
         }
-        match self.mode {
-            Some(Mode::Listen) => f.write_str("?mode=listen"),
-            Some(Mode::Connect) => f.write_str("?mode=connect"),
-            None => Ok(()),
+        let mode = self.mode.map(|mode| match mode {
+            Mode::Listen => "mode=listen".to_owned(),
+            Mode::Connect => "mode=connect".to_owned(),
+        });
+        let from = self.from.map(|from| format!("from={from}"));
+        for (option, before) in mode.into_iter().chain(from).zip(["?", "&"]) {
+            write!(f, "{before}{option}")?;
         }
+        Ok(())
     }
 }
 
-fn parse_mode(query: &str) -> Result<Mode, UriError> {
-    let mut mode = None;
+/// What stands behind the question mark.
+#[derive(Default)]
+struct Options {
+    mode: Option<Mode>,
+    from: Option<IpAddr>,
+}
+
+fn parse_options(query: &str) -> Result<Options, UriError> {
+    let mut options = Options::default();
     for option in query.split('&') {
-        let value = match option {
-            "mode=listen" => Mode::Listen,
-            "mode=connect" => Mode::Connect,
-            _ => return Err(UriError::UnknownOption { option: option.to_owned() }),
+        let unknown = || UriError::UnknownOption { option: option.to_owned() };
+        let (name, value) = option.split_once('=').ok_or_else(unknown)?;
+        let twice = match (name, value) {
+            ("mode", "listen") => options.mode.replace(Mode::Listen).is_some(),
+            ("mode", "connect") => options.mode.replace(Mode::Connect).is_some(),
+            ("from", address) => {
+                let bad = |_| UriError::BadFrom { option: option.to_owned() };
+                options.from.replace(address.parse().map_err(bad)?).is_some()
+            }
+            _ => return Err(unknown()),
         };
-        if mode.replace(value).is_some() {
-            return Err(UriError::OptionTwice { option: "mode".to_owned() });
+        if twice {
+            return Err(UriError::OptionTwice { option: name.to_owned() });
         }
     }
-    mode.ok_or_else(|| UriError::UnknownOption { option: query.to_owned() })
+    Ok(options)
 }
 
 /// `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`, with the port.

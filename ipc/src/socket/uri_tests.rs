@@ -24,7 +24,8 @@ fn what_is_accepted() {
     ];
     for (text, address, mode, printed) in table {
         let uri = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-        assert_eq!(uri, Uri { transport: Transport::Unix, address: address.to_owned(), mode }, "{text}");
+        let expected = Uri { transport: Transport::Unix, address: address.to_owned(), mode, from: None };
+        assert_eq!(uri, expected, "{text}");
         assert_eq!(uri.to_string(), printed);
     }
 }
@@ -44,7 +45,6 @@ fn what_is_refused_and_why() {
     refused!("http://x", UriError::UnknownScheme { .. });
     refused!("unixx:cam", UriError::UnknownScheme { .. });
     refused!(":cam", UriError::UnknownScheme { .. });
-    refused!("rdma://host:1", UriError::NotSupported(Transport::Rdma));
     refused!("remote://host:1?mode=listen", UriError::NotSupported(Transport::Remote));
     refused!("unix://host/path", UriError::HasHost { .. });
     refused!("unix://", UriError::HasHost { .. });
@@ -110,8 +110,33 @@ fn a_tcp_address_has_a_host_and_a_port() {
 }
 
 #[test]
+fn a_connection_may_say_where_it_leaves_from() {
+    let table = [
+        ("rdma://10.0.0.1?from=10.0.0.2", None, "10.0.0.2", "rdma://10.0.0.1:7174?from=10.0.0.2"),
+        ("tcp://h?from=::1&mode=connect", Some(Mode::Connect), "::1", "tcp://h:7174?mode=connect&from=::1"),
+    ];
+    for (text, mode, from, printed) in table {
+        let uri = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!((uri.mode, uri.from), (mode, Some(from.parse().unwrap())), "{text}");
+        assert_eq!(uri.to_string(), printed);
+        assert_eq!(parse(printed).unwrap(), uri);
+    }
+    for text in [
+        "tcp://h?from=",
+        "tcp://h?from=h",
+        "tcp://h?from=::1&mode=listen",
+        "unix:cam?from=::1",
+        "tcp://h?from=[::1]",
+    ] {
+        assert!(matches!(parse(text), Err(UriError::BadFrom { .. })), "{text}: {:?}", parse(text));
+    }
+    assert!(matches!(parse("tcp://h?from=::1&from=::1"), Err(UriError::OptionTwice { .. })));
+    assert!(matches!(parse("tcp://h?from"), Err(UriError::UnknownOption { .. })));
+}
+
+#[test]
 fn an_error_names_what_would_be_right() {
-    for text in ["http:x", "remote://x", "", "rdma:x"] {
+    for text in ["http:x", "remote://x", ""] {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains("unix:NAME or unix:/path"), "{error}");
     }
@@ -135,7 +160,7 @@ fn lists_are_separated_by_space() {
     let printed: Vec<_> = list.iter().map(Uri::to_string).collect();
     assert_eq!(printed, ["unix:a", "unix:/b?mode=connect"]);
     assert!(matches!(parse_list(" "), Err(UriError::Empty)));
-    assert!(matches!(parse_list("unix:a rdma://x"), Err(UriError::NotSupported(Transport::Rdma))));
+    assert!(matches!(parse_list("unix:a remote://x"), Err(UriError::NotSupported(Transport::Remote))));
     assert_eq!(parse_list(&"unix:a ".repeat(MAX_URIS)).unwrap().len(), MAX_URIS);
     assert!(matches!(parse_list(&"unix:a ".repeat(MAX_URIS + 1)), Err(UriError::TooMany(17))));
 }
@@ -157,7 +182,7 @@ fn any_address() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn printed_and_parsed_is_the_same(address in any_address(), mode in any_mode()) {
-        let uri = Uri { transport: Transport::Unix, address, mode };
+        let uri = Uri { transport: Transport::Unix, address, mode, from: None };
         let printed = uri.to_string();
         prop_assert_eq!(&parse(&printed).unwrap(), &uri);
         // Whatever the path is, it stays one URI in a list.

@@ -3,9 +3,7 @@
 //! Each direction begins with a preamble. Then come messages: a length of four bytes, a kind, a body.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
+use std::io::ErrorKind;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags};
@@ -15,6 +13,7 @@ use pagecast_verbs::ENDPOINT_BYTES;
 use crate::limits::{DEAD, MAX_BYTES_WAITING};
 use crate::link::{LinkFigures, begin};
 use crate::pulse::{Beat, Pulse, Role};
+use crate::tcp::{Channel, Piece};
 use crate::{LinkError, PeerFault};
 
 /// The first bytes of each direction.
@@ -55,7 +54,7 @@ const BEAT_KIND: u8 = 4;
 
 /// One end of it.
 pub(super) struct Control {
-    stream: TcpStream,
+    channel: Channel,
     role: Role,
     pulse: Pulse,
     greeted: bool,
@@ -64,20 +63,16 @@ pub(super) struct Control {
     finishing: bool,
     finished: bool,
     ended: bool,
-    sent: u64,
-    received: u64,
 }
 
 impl Control {
-    pub(super) fn new(stream: TcpStream, role: Role) -> Result<Self, LinkError> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+    pub(super) fn new(channel: Channel, role: Role) -> Self {
         let mut output = VecDeque::from(MAGIC);
         output.extend(VERSION.to_le_bytes());
         output.extend([0; 2]);
         let (pulse, input) = (begin(role), VecDeque::new());
-        Ok(Self {
-            stream,
+        Self {
+            channel,
             role,
             pulse,
             greeted: false,
@@ -86,16 +81,14 @@ impl Control {
             finishing: false,
             finished: false,
             ended: false,
-            sent: 0,
-            received: 0,
-        })
+        }
     }
 
     pub(super) fn poll_fd(&self, read: bool) -> PollFd<'_> {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::POLLIN, read && !self.ended);
         flags.set(PollFlags::POLLOUT, !self.output.is_empty());
-        PollFd::new(self.stream.as_fd(), flags)
+        PollFd::new(self.channel.fd(), flags)
     }
 
     pub(super) fn next_look(&self) -> Instant {
@@ -105,8 +98,8 @@ impl Control {
     /// What is known of the link, over which went `payload` besides.
     pub(super) fn figures(&self, payload: u64) -> LinkFigures {
         let carried = match self.role {
-            Role::Answers => self.sent,
-            Role::Asks => self.received,
+            Role::Answers => self.channel.sent(),
+            Role::Asks => self.channel.received(),
         };
         let (round_trip, clock) = (self.pulse.round_trip(), self.pulse.clock(Instant::now()));
         LinkFigures { round_trip, clock, wire_bytes: carried + payload }
@@ -168,13 +161,12 @@ impl Control {
             self.beat(&beat);
         }
         while !self.output.is_empty() {
-            match self.stream.write(self.output.as_slices().0) {
-                Ok(count) => {
+            let (first, second) = self.output.as_slices();
+            match self.channel.send(&[Piece::Bytes(first), Piece::Bytes(second)]) {
+                Ok(Some(count)) => {
                     self.output.drain(..count);
-                    self.sent += count as u64;
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Ok(None) => return Ok(()),
                 // What it had said before it went is still to be read.
                 Err(_) => {
                     self.output.clear();
@@ -184,8 +176,7 @@ impl Control {
             }
         }
         if self.finishing && !self.finished {
-            // Fails only where the peer is gone already.
-            let _ = self.stream.shutdown(Shutdown::Write);
+            self.channel.finish();
             self.finished = true;
         }
         Ok(())
@@ -211,26 +202,22 @@ impl Control {
     /// Reads once; whether something came.
     fn read(&mut self) -> Result<bool, LinkError> {
         let mut bytes = [0; READ];
-        loop {
-            match self.stream.read(&mut bytes) {
-                Ok(0) => {
-                    self.ended = true;
-                    return Ok(false);
-                }
-                Ok(count) => {
-                    self.pulse.heard(Instant::now());
-                    self.input.extend(&bytes[..count]);
-                    self.received += count as u64;
-                    return Ok(true);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
-                    self.ended = true;
-                    return Ok(false);
-                }
-                Err(error) => return Err(error.into()),
+        match self.channel.receive(None, &mut bytes) {
+            Ok(Some(0)) => {
+                self.ended = true;
+                Ok(false)
             }
+            Ok(Some(count)) => {
+                self.pulse.heard(Instant::now());
+                self.input.extend(&bytes[..count]);
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                self.ended = true;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

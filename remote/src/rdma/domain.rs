@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use pagecast_allocators::{Buffer, FaceKind};
-use pagecast_verbs::{Access, Device, Gid, MemoryRegion, ProtectionDomain, RegisterError, Verbs};
+use pagecast_allocators::Buffer;
+use pagecast_verbs::{Access, Device, Gid, MemoryRegion, ProtectionDomain, Verbs};
 
 use super::RdmaError;
 use crate::{LinkError, registration};
@@ -15,8 +15,6 @@ use crate::{LinkError, registration};
 pub struct Sources {
     domain: Arc<ProtectionDomain>,
     gid: Gid,
-    /// Held while a buffer is registered, so that it is not registered twice.
-    registering: Mutex<()>,
 }
 
 impl std::fmt::Debug for Sources {
@@ -26,14 +24,25 @@ impl std::fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// Those of the device that has `address`.
+    /// Those of the device that has `address`. All of this process are one, as long as any of them is there.
     ///
     /// # Errors
     /// [`RdmaError`].
     pub fn new(verbs: &Verbs, address: IpAddr) -> Result<Arc<Self>, RdmaError> {
+        static DOMAINS: Mutex<Vec<Weak<ProtectionDomain>>> = Mutex::new(Vec::new());
         let (device, gid) = verbs.device_for(address)?;
+        let mut domains = DOMAINS.lock().unwrap_or_else(PoisonError::into_inner);
+        domains.retain(|domain| domain.strong_count() > 0);
+        // A device that was away and is back has the name, and answers only who opened it since.
+        let same = |domain: &Arc<ProtectionDomain>| {
+            domain.device().name() == device.name() && domain.device().gid_for(address).is_ok()
+        };
+        if let Some(domain) = domains.iter().filter_map(Weak::upgrade).find(same) {
+            return Ok(Arc::new(Self { domain, gid }));
+        }
         let domain = ProtectionDomain::new(&device)?;
-        Ok(Arc::new(Self { domain, gid, registering: Mutex::default() }))
+        domains.push(Arc::downgrade(&domain));
+        Ok(Arc::new(Self { domain, gid }))
     }
 
     /// Their domain.
@@ -45,52 +54,11 @@ impl Sources {
         &self.gid
     }
 
-    /// The buffer's registration, made if there is none, and where the buffer starts in it.
+    /// The buffer's registration, made if there is none.
     pub(super) fn region(&self, buffer: &Buffer) -> Result<Arc<MemoryRegion>, LinkError> {
-        let _one = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(region) = registration::find(buffer, &self.domain) {
-            return Ok(region);
-        }
-        let region = self.register(buffer)?;
-        registration::keep(buffer, region.clone());
-        Ok(region)
+        let ensured = registration::ensure(buffer, &self.domain, Access::Source);
+        Ok(ensured.map_err(RdmaError::from)?.region)
     }
-
-    fn register(&self, buffer: &Buffer) -> Result<Arc<MemoryRegion>, LinkError> {
-        // Pages of a device may have no CPU mapping that can be pinned.
-        if buffer.face(FaceKind::Memory).is_none()
-            && let Some(face) = buffer.face(FaceKind::DmaBuf)
-        {
-            let length = buffer.size() as u64;
-            match MemoryRegion::register_dma_buf(
-                &self.domain,
-                face.fd,
-                0,
-                length,
-                Access::Source,
-                Arc::new(()),
-            ) {
-                Ok(region) => return Ok(region),
-                Err(RegisterError::NoDmaBuf(_)) => {}
-                Err(error) => return Err(RdmaError::from(error).into()),
-            }
-        }
-        register(&self.domain, buffer, Access::Source)
-    }
-}
-
-fn register(
-    domain: &Arc<ProtectionDomain>,
-    buffer: &Buffer,
-    access: Access,
-) -> Result<Arc<MemoryRegion>, LinkError> {
-    buffer.map().map_err(|error| LinkError::NoPages(error.to_string()))?;
-    let mapping =
-        buffer.share_mapping().ok_or_else(|| LinkError::NoPages("pages that are not mapped".to_owned()))?;
-    if access != Access::Source && !mapping.is_writable() {
-        return Err(LinkError::NoPages("pages that cannot be written".to_owned()));
-    }
-    Ok(registration::register(domain, mapping, access).map_err(RdmaError::from)?)
 }
 
 /// Where one peer may write: its own protection domain, so that its keys open nothing else, and registrations that end with
@@ -115,7 +83,10 @@ impl Targets {
             return Ok(region.clone());
         }
         self.regions.retain(|_, (buffer, _)| buffer.strong_count() > 0);
-        let region = register(&self.domain, buffer, Access::Receive)?;
+        let mapping = buffer.share_mapping().filter(|mapping| mapping.is_writable());
+        let mapping = mapping.ok_or_else(|| LinkError::NoPages("pages that cannot be written".to_owned()))?;
+        let region = registration::register(&self.domain, mapping, Access::Receive);
+        let region = region.map_err(RdmaError::from)?;
         self.regions.insert(buffer.id().get(), (Arc::downgrade(buffer), region.clone()));
         Ok(region)
     }

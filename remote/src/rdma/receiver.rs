@@ -16,6 +16,7 @@ use crate::framing::{Kind, kind_of};
 use crate::limits::{LINGER, MAX_IN_A_ROW};
 use crate::link::{FromPublisher, LinkFigures, Pages, PollFds, Receiver, Room};
 use crate::pulse::Role;
+use crate::tcp::Channel;
 use crate::{LinkError, PeerFault};
 
 /// What has come, in the order in which it is handed out.
@@ -63,12 +64,13 @@ impl RdmaReceiver {
     /// If the system or the device does not let it be set up.
     pub fn new(stream: TcpStream, verbs: &Verbs) -> Result<Self, LinkError> {
         let (device, gid) = verbs.device_for(stream.local_addr()?.ip()).map_err(RdmaError::from)?;
+        let channel = Channel::new(stream)?;
         let targets = Targets::new(&device)?;
         let mut pair = Pair::new(targets.domain(), &gid)?;
         for _ in 0..MAX_GRANTS {
             pair.queue.post_recv(0, &[]).map_err(RdmaError::from)?;
         }
-        let mut control = Control::new(stream, Role::Asks)?;
+        let mut control = Control::new(channel, Role::Asks);
         control.hello(&pair.queue.endpoint().to_bytes());
         let coming = VecDeque::new();
         Ok(Self { pair, targets, coming, control, slot: 0, granted: 0, written: 0, more: false, ended: None })
@@ -215,9 +217,12 @@ impl Receiver for RdmaReceiver {
     fn receive(&mut self, pages: &mut dyn Pages, events: &mut Vec<FromPublisher>) -> Result<(), LinkError> {
         self.more = false;
         let read = self.read(pages);
+        let full = !self.reads();
         // Whatever ends the link, what is whole is handed out.
         let completed = self.complete();
         self.hand_out(events);
+        // What made room lets it read on, and what it has read already wakes nobody.
+        self.more |= full && self.reads();
         read?;
         // Places that were granted leave with what is here.
         self.control.flush()?;

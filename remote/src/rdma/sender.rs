@@ -15,6 +15,7 @@ use super::link::Pair;
 use crate::limits::{MAX_FRAMES_UNDER_WAY, MAX_IN_A_ROW, STALLED};
 use crate::link::{FromSubscriber, LinkFigures, Payload, PollFds, Sender};
 use crate::pulse::Role;
+use crate::tcp::Channel;
 use crate::{LinkError, PeerFault};
 
 /// A frame that has not left in whole.
@@ -23,7 +24,35 @@ struct Leaving {
     size: u64,
     payload: Payload,
     grant: Option<Grant>,
+    stage: Stage,
+    /// When the device was last given something of it.
     posted: Option<Instant>,
+}
+
+/// How far a frame is. Pages that may be taken back are written first, and it is asked whether they still are the frame
+/// before the peer is told of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing of it was given to the device.
+    Waiting,
+    /// Its bytes are being written, and the peer is not told.
+    Writing,
+    /// Its bytes are there, and were right: the peer may be told.
+    Written,
+    /// All of it was given to the device.
+    Ringing,
+}
+
+impl Leaving {
+    /// What is given to the device next, if anything is.
+    fn next(&self) -> Option<(&Grant, Stage)> {
+        match (self.stage, &self.grant, &self.payload.still_valid) {
+            (Stage::Waiting, Some(grant), None) => Some((grant, Stage::Ringing)),
+            (Stage::Waiting, Some(grant), Some(_)) => Some((grant, Stage::Writing)),
+            (Stage::Written, Some(grant), _) => Some((grant, Stage::Ringing)),
+            _ => None,
+        }
+    }
 }
 
 /// Sends frames by RDMA.
@@ -53,7 +82,7 @@ impl RdmaSender {
     /// If the system or the device does not let it be set up.
     pub fn new(stream: TcpStream, sources: &Arc<Sources>) -> Result<Self, LinkError> {
         let pair = Pair::new(sources.domain(), sources.gid())?;
-        let mut control = Control::new(stream, Role::Answers)?;
+        let mut control = Control::new(Channel::new(stream)?, Role::Answers);
         control.hello(&pair.queue.endpoint().to_bytes());
         Ok(Self {
             pair,
@@ -79,10 +108,12 @@ impl RdmaSender {
 
     /// Posts what has a place.
     fn post(&mut self) -> Result<(), LinkError> {
-        for frame in self.frames.iter_mut().filter(|frame| frame.posted.is_none()) {
-            let Some(grant) = &frame.grant else { return Ok(()) };
-            match write(&mut self.pair, &self.sources, frame.frame, &frame.payload, grant) {
-                Ok(()) => frame.posted = Some(Instant::now()),
+        for frame in &mut self.frames {
+            let Some((grant, stage)) = frame.next() else { continue };
+            let bytes = if frame.stage == Stage::Waiting { Some(&frame.payload) } else { None };
+            let rings = stage == Stage::Ringing;
+            match write(&mut self.pair, &self.sources, frame.frame, bytes, rings, grant) {
+                Ok(()) => (frame.stage, frame.posted) = (stage, Some(Instant::now())),
                 Err(LinkError::Rdma(RdmaError::Post(PostError::Full { .. }))) => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -93,33 +124,38 @@ impl RdmaSender {
     fn complete(&mut self, done: &mut Vec<u64>) -> Result<(), LinkError> {
         for ended in self.pair.completions()? {
             ended.outcome.map_err(RdmaError::from)?;
-            // Work ends in the order in which it was posted.
-            if let Some(at) =
-                self.frames.iter().position(|frame| frame.posted.is_some() && frame.frame == ended.token)
-            {
-                self.written += self.frames.remove(at).map_or(0, |frame| frame.size);
-                done.push(ended.token);
+            let Some(at) = self.frames.iter().position(|frame| frame.frame == ended.token) else { continue };
+            let frame = &mut self.frames[at];
+            match (frame.stage, &frame.payload.still_valid) {
+                (Stage::Writing, Some(valid)) if !valid() => return Err(LinkError::TakenBack),
+                (Stage::Writing, _) => frame.stage = Stage::Written,
+                _ => {
+                    self.written += self.frames.remove(at).map_or(0, |frame| frame.size);
+                    done.push(ended.token);
+                }
             }
         }
         Ok(())
     }
 }
 
-/// Writes a frame's bytes one after another, in messages that the port sends, and rings.
+/// Writes a frame's bytes, if there are any to write, one after another in messages that the port sends, and rings.
 fn write(
     pair: &mut Pair,
     sources: &Sources,
     frame: u64,
-    payload: &Payload,
+    payload: Option<&Payload>,
+    rings: bool,
     grant: &Grant,
 ) -> Result<(), LinkError> {
     let largest = u64::from(pair.queue.max_message());
-    let mut regions: Vec<Arc<MemoryRegion>> = Vec::with_capacity(payload.parts.len());
-    for part in &payload.parts {
+    let parts = payload.map(|payload| &payload.parts[..]).unwrap_or_default();
+    let mut regions: Vec<Arc<MemoryRegion>> = Vec::with_capacity(parts.len());
+    for part in parts {
         regions.push(sources.region(part.buffer())?);
     }
-    let mut slices = Vec::with_capacity(payload.parts.len());
-    for (part, region) in payload.parts.iter().zip(&regions) {
+    let mut slices = Vec::with_capacity(parts.len());
+    for (part, region) in parts.iter().zip(&regions) {
         let (mut offset, end) = (part.offset() as u64, (part.offset() + part.length()) as u64);
         while offset < end {
             let length = (end - offset).min(largest);
@@ -132,6 +168,9 @@ fn write(
     for from in &slices {
         writes.push(Write { from, to });
         to.address = to.address.wrapping_add(from[0].length.into());
+    }
+    if !rings {
+        return Ok(pair.queue.post_writes(frame, &writes).map_err(RdmaError::from)?);
     }
     let last = Write { from: &[], to: Remote { address: grant.address, rkey: grant.rkey } };
     let doorbell = Doorbell::Immediate { write: last, value: grant.slot };
@@ -161,7 +200,10 @@ impl Sender for RdmaSender {
         let size = payload.parts.iter().map(|part| part.length() as u64).sum();
         match size {
             0 => self.empty.push(frame),
-            size => self.frames.push_back(Leaving { frame, size, payload, grant: None, posted: None }),
+            size => {
+                let stage = Stage::Waiting;
+                self.frames.push_back(Leaving { frame, size, payload, grant: None, stage, posted: None });
+            }
         }
     }
 

@@ -8,14 +8,14 @@ use super::sys::{self, PageRange, Piece};
 
 /// What moves bytes, without waiting.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub(crate) struct Channel {
     stream: TcpStream,
     sent: u64,
     received: u64,
 }
 
 impl Channel {
-    pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
+    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         // Batching is ours: a record must not wait for an acknowledgement.
         stream.set_nodelay(true)?;
@@ -23,14 +23,14 @@ impl Channel {
     }
 
     /// Sends what fits; `None` if nothing does now.
-    pub(super) fn send(&mut self, pieces: &[Piece<'_>]) -> io::Result<Option<usize>> {
+    pub(crate) fn send(&mut self, pieces: &[Piece<'_>]) -> io::Result<Option<usize>> {
         let sent = retried(|| sys::send(self.stream.as_fd(), pieces))?;
         self.sent += sent.unwrap_or(0) as u64;
         Ok(sent)
     }
 
     /// Receives what is here, into pages first; `None` if nothing is, 0 at the end.
-    pub(super) fn receive(
+    pub(crate) fn receive(
         &mut self,
         pages: Option<PageRange<'_>>,
         rest: &mut [u8],
@@ -41,22 +41,22 @@ impl Channel {
     }
 
     /// Bytes that were sent, as they are on the wire.
-    pub(super) fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
     /// Bytes that were received, as they were on the wire.
-    pub(super) fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received
     }
 
     /// Says that nothing more will be sent.
-    pub(super) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         // Fails only where the peer is gone already.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 }

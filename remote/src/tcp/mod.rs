@@ -12,6 +12,8 @@ mod sender;
 mod socket;
 mod sys;
 
+pub(crate) use channel::Channel;
 pub use receiver::TcpReceiver;
 pub use sender::TcpSender;
-pub use socket::{ConnectError, TcpListener, connect};
+pub use socket::{ConnectError, Destination, TcpListener, connect};
+pub(crate) use sys::Piece;

@@ -4,7 +4,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use socket2::{Domain, Protocol, Socket, Type};
+
 use crate::limits::CONNECT;
+use crate::rdma::RdmaError;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,9 @@ pub enum ConnectError {
          that you trust"
     )]
     ClearText(IpAddr),
+    /// Frames cannot be written by RDMA from here, or to here.
+    #[error("rdma:// does not work here: {0}; tcp:// needs no RDMA device")]
+    NoDevice(#[from] RdmaError),
     /// Nobody is there, or the network is not.
     #[error("{address}: {error}")]
     Connect {
@@ -55,22 +61,47 @@ fn addresses(host: &str, port: u16, insecure: bool) -> Result<Vec<SocketAddr>, C
     }
 }
 
-/// Connects to `host`; may take up to [`CONNECT`] for each of its addresses.
+/// The other end of a connection, and how it may be reached.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Its host: a name or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The address of this host that connections leave from; the system chooses where there is none.
+    pub from: Option<IpAddr>,
+    /// Whether it may be another host.
+    pub insecure: bool,
+}
+
+impl Destination {
+    fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let Some(from) = self.from else { return TcpStream::connect_timeout(&address, CONNECT) };
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.connect_timeout(&address.into(), CONNECT)?;
+        Ok(socket.into())
+    }
+}
+
+/// Connects; may take up to [`CONNECT`] for each of the host's addresses.
 ///
 /// # Errors
 /// [`ConnectError`]. Without `insecure` it connects to this host only.
-pub fn connect(host: &str, port: u16, insecure: bool) -> Result<TcpStream, ConnectError> {
-    let mut failed = None;
-    for address in addresses(host, port, insecure)? {
-        match TcpStream::connect_timeout(&address, CONNECT) {
+pub fn connect(to: &Destination) -> Result<TcpStream, ConnectError> {
+    let (host, mut failed) = (&to.host, None);
+    let usable = addresses(host, to.port, to.insecure)?;
+    // Where a connection leaves from it cannot be of the other kind.
+    let same = |address: &SocketAddr| to.from.is_none_or(|from| from.is_ipv4() == address.is_ipv4());
+    for address in usable.into_iter().filter(same) {
+        match to.connect(address) {
             // A connection to an unused port of one's own can meet itself.
             Ok(stream) if stream.local_addr().ok() == stream.peer_addr().ok() => {}
             Ok(stream) => return Ok(stream),
             Err(error) => failed = Some(ConnectError::Connect { address, error }),
         }
     }
-    let itself =
-        || ConnectError::Name { host: host.to_owned(), error: io::ErrorKind::ConnectionRefused.into() };
+    let itself = || ConnectError::Name { host: host.clone(), error: io::ErrorKind::ConnectionRefused.into() };
     Err(failed.unwrap_or_else(itself))
 }
 

@@ -11,7 +11,7 @@ pub(super) const MAX_PIECES: usize = 48;
 
 /// Bytes to be sent: our own, or a range of pages.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Piece<'a> {
+pub(crate) enum Piece<'a> {
     Bytes(&'a [u8]),
     Pages(PageRange<'a>),
 }
@@ -29,7 +29,7 @@ impl Piece<'_> {
 
 /// A range of a mapping, checked to be within it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PageRange<'a> {
+pub(crate) struct PageRange<'a> {
     mapping: &'a Mapping,
     offset: usize,
     length: usize,

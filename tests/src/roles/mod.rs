@@ -17,6 +17,8 @@ use nix::sys::prctl::{set_dumpable, set_pdeathsig};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+use pagecast::RemoteOptions;
+use pagecast::remote::AllowList;
 
 pub use raw::Raw;
 
@@ -32,6 +34,15 @@ impl Options {
     pub fn get<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
         let value = self.0.get(key)?;
         Some(value.parse().unwrap_or_else(|_| panic!("{key}={value}")))
+    }
+
+    /// `insecure=true`, and `networks` from which others may come, separated by commas.
+    fn remote(&self) -> RemoteOptions {
+        let networks = self.0.get("networks").map(|list| AllowList::parse(list).expect("networks"));
+        RemoteOptions {
+            networks: networks.unwrap_or_default(),
+            insecure: self.get("insecure").unwrap_or_default(),
+        }
     }
 }
 

@@ -69,6 +69,7 @@ fn settings(options: &Options) -> PublisherOptions {
     settings.reserve = options.get("reserve").unwrap_or(settings.reserve);
     settings.hold_timeout = millis("hold_timeout");
     settings.block_deadline = millis("block_deadline").or(settings.block_deadline);
+    settings.remote = options.remote();
     settings.quarantine = options.get("quarantine").unwrap_or(false);
     settings
 }

@@ -143,6 +143,22 @@ impl QueuePair {
         Ok(())
     }
 
+    /// Posts writes, the last of them with a completion, which carries `token`: then all of them were read here and are
+    /// there. The peer is not told.
+    pub fn post_writes(&mut self, token: u64, writes: &[Write<'_>]) -> Result<(), PostError> {
+        self.begin(writes.len())?;
+        for (at, write) in writes.iter().enumerate() {
+            let flags = if at + 1 == writes.len() { IBV_SEND_SIGNALED } else { 0 };
+            self.add(IBV_WR_RDMA_WRITE, flags, write.from, Some(write.to), 0)?;
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.submit(token, true)?;
+        self.signalled_at = self.send.len();
+        Ok(())
+    }
+
     /// Posts a message. Its completion carries `token`.
     pub fn post_send(&mut self, token: u64, from: &[Slice<'_>]) -> Result<(), PostError> {
         self.post_frame(token, &[], Doorbell::Send { from })

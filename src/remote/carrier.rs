@@ -1,0 +1,67 @@
+//! What carries remote links: only here connections become their ends.
+
+use std::net::{IpAddr, TcpStream};
+
+use pagecast_ipc::socket::Transport;
+use pagecast_remote::rdma::{RdmaError, RdmaReceiver, RdmaSender, Sources};
+use pagecast_remote::tcp::{ConnectError, TcpReceiver, TcpSender};
+use pagecast_remote::{LinkError, Receiver, Sender};
+use pagecast_verbs::{DeviceError, Verbs};
+
+use crate::publisher::Shared;
+
+/// How the bytes of frames travel.
+#[derive(Clone, Debug)]
+pub(crate) enum Carrier {
+    /// On the connection itself.
+    Tcp,
+    /// By RDMA, beside the connection.
+    Rdma(Verbs),
+}
+
+impl Carrier {
+    /// That of a transport, if this machine has it. `own` is the address of this end, where it is known.
+    pub(super) fn new(transport: Transport, own: Option<IpAddr>) -> Result<Self, ConnectError> {
+        if transport != Transport::Rdma {
+            return Ok(Self::Tcp);
+        }
+        let verbs = Verbs::open().map_err(RdmaError::from)?;
+        match own {
+            Some(own) if !own.is_unspecified() => drop(verbs.device_for(own).map_err(RdmaError::from)?),
+            _ if verbs.devices().map_err(RdmaError::from)?.is_empty() => {
+                return Err(RdmaError::from(DeviceError::NoDevice).into());
+            }
+            _ => {}
+        }
+        Ok(Self::Rdma(verbs))
+    }
+
+    /// Its name, as in URIs.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Tcp => Transport::Tcp.scheme(),
+            Self::Rdma(_) => Transport::Rdma.scheme(),
+        }
+    }
+
+    /// The publisher's end of a connection.
+    pub(super) fn sender(&self, stream: TcpStream, shared: &Shared) -> Result<Box<dyn Sender>, LinkError> {
+        Ok(match self {
+            Self::Tcp => Box::new(TcpSender::new(stream)?),
+            Self::Rdma(verbs) => {
+                let sources = Sources::new(verbs, stream.local_addr()?.ip())?;
+                // Before the first frame.
+                shared.register(sources.domain()).map_err(RdmaError::from)?;
+                Box::new(RdmaSender::new(stream, &sources)?)
+            }
+        })
+    }
+
+    /// The subscriber's end of a connection.
+    pub(super) fn receiver(&self, stream: TcpStream) -> Result<Box<dyn Receiver>, LinkError> {
+        Ok(match self {
+            Self::Tcp => Box::new(TcpReceiver::new(stream)?),
+            Self::Rdma(verbs) => Box::new(RdmaReceiver::new(stream, verbs)?),
+        })
+    }
+}

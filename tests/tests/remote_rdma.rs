@@ -1,0 +1,233 @@
+//! `rdma://`: subscribers whose frames come by RDMA, beside all others. It needs the testbed's two RDMA devices; elsewhere
+//! each test is skipped.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pagecast::remote::AllowList;
+use pagecast::verbs::{Verbs, counters};
+use pagecast::{
+    BackingChoice, Description, Frame, FrameFlags, Pool, PoolOptions, Publisher, PublisherOptions, Relay,
+    RelayOptions, RemoteOptions,
+};
+use pagecast_tests::peers::Peer;
+use pagecast_tests::{PAGE, Place, eventually, proc, skip, stamp, stamped};
+
+const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
+/// A frame with many blocks, and a bit.
+const SIZE: usize = (4 << 20) + 1000;
+const BUFFERS: usize = 16;
+
+/// One test at a time: they count what the whole machine does.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn testbed() -> Option<Verbs> {
+    let found = Verbs::open().map_err(|error| error.to_string()).and_then(|verbs| {
+        let has =
+            |address| verbs.device_for(IpAddr::V4(address)).map(drop).map_err(|error| error.to_string());
+        has(OWN).and_then(|()| has(OTHER)).map(|()| verbs)
+    });
+    found.map_err(|why| skip(&why)).ok()
+}
+
+/// Nobody loses anything, and other hosts may come.
+fn options() -> PublisherOptions {
+    let networks = AllowList::parse("10.77.0.0/24").expect("a network");
+    let remote = RemoteOptions { networks, insecure: true };
+    PublisherOptions { live: false, block_deadline: None, remote, ..PublisherOptions::default() }
+}
+
+/// A publisher with a pool that does not grow.
+fn publisher(uri: &str) -> (Publisher, Pool) {
+    // Of huge pages there may be too few for all.
+    let memory = PoolOptions { backing: BackingChoice::Memfd, ..PoolOptions::default() };
+    let class = Pool::new(memory.clone()).footprint(SIZE);
+    let options = PublisherOptions { limit: (BUFFERS * class) as u64, ..options() };
+    let pool = Pool::new(PoolOptions { limit: options.limit, ..memory });
+    pool.populate(SIZE, BUFFERS).expect("buffers");
+    let publisher = Publisher::open(uri, options).expect("a publisher");
+    publisher.set_pool(&pool);
+    (publisher, pool)
+}
+
+/// A subscriber's process; what comes to it over the network comes through the other interface.
+fn subscriber(uri: &str) -> Peer {
+    let from = if uri.starts_with("unix:") { String::new() } else { format!("?from={OTHER}") };
+    let peer = Peer::start(PEER, &["subscriber", &format!("{uri}{from}"), "insecure=true"]);
+    peer.expect("connected");
+    peer
+}
+
+fn addresses(publisher: &Publisher) -> Vec<String> {
+    publisher.info().uri.split_whitespace().map(str::to_owned).collect()
+}
+
+/// The registrations that the kernel knows of, in its own words: those of one device.
+fn registrations(device: &str) -> Vec<String> {
+    let output = Command::new("rdma").args(["resource", "show", "mr"]).output().expect("rdma");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let mut lines: Vec<String> =
+        text.lines().filter(|line| line.contains(&format!("dev {device} "))).map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// Bytes that this process has sent on connections it accepted at an address, as the kernel counts them.
+fn sent_at(uri: &str) -> u64 {
+    proc::tcp_bytes_sent(
+        uri.rsplit_once("//").and_then(|(_, address)| address.parse().ok()).expect("an address"),
+    )
+}
+
+/// What has gone over a device, in packets.
+#[derive(Clone, Copy, Debug)]
+struct Moved {
+    sent: u64,
+    received: u64,
+}
+
+fn moved() -> Moved {
+    let count = |device, name: &str| counters::read(device, 1).expect("counters")[name];
+    Moved { sent: count("rxe0", "sent_pkts"), received: count("rxe1", "rcvd_pkts") }
+}
+
+/// Whether so many bytes can have gone from one device to the other since.
+fn carried(verbs: &Verbs, before: Moved, bytes: u64) -> Result<(), String> {
+    let (device, gid) = verbs.device_for(IpAddr::V4(OWN)).expect("a device");
+    let packets = bytes / u64::from(device.port(gid.port).expect("a port").mtu.bytes());
+    let now = moved();
+    let (sent, received) = (now.sent - before.sent, now.received - before.received);
+    if sent >= packets && received >= packets {
+        return Ok(());
+    }
+    Err(format!("{sent} packets sent and {received} received, {packets} are needed"))
+}
+
+#[test]
+fn local_rdma_and_tcp_processes_get_every_frame_at_once() {
+    const FRAMES: u64 = 24;
+    let _alone = alone();
+    let Some(verbs) = testbed() else { return };
+    let place = Place::new();
+    let (publisher, pool) = publisher(&format!("{} rdma://{OWN}:0 tcp://{OWN}:0", place.uri("a")));
+    let [local, rdma, tcp] = &addresses(&publisher)[..] else { panic!("three addresses") };
+    let before = moved();
+    let peers: Vec<Peer> = [local, rdma, tcp, rdma, local].iter().map(|uri| subscriber(uri)).collect();
+    assert!(publisher.wait_for_subscribers(5, PATIENCE));
+    let at_first = registrations("rxe0");
+    assert_eq!(at_first.len(), BUFFERS, "the pool, before its first frame: {at_first:?}");
+    let length = format!("mrlen {} ", pool.footprint(SIZE));
+    assert!(at_first.iter().all(|line| line.contains(&length)), "{length}: {at_first:?}");
+    for number in 0..FRAMES {
+        publisher.publish(&stamped(&pool, number, SIZE)).expect("published");
+        if number % 8 == 7 {
+            assert_eq!(registrations("rxe0"), at_first, "registrations while frames flow");
+        }
+    }
+    for peer in &peers {
+        peer.try_follow(FRAMES).unwrap_or_else(|error| panic!("{error}; {:?}", publisher.info()));
+    }
+    let info = publisher.info();
+    let by = |transport: &str| info.subscribers.iter().filter(|s| s.transport == transport).count();
+    assert_eq!((by("unix"), by("rdma"), by("tcp")), (2, 2, 1), "{info:?}");
+    assert!(info.subscribers.iter().all(|s| s.frames == FRAMES && s.dropped == 0), "{info:?}");
+    assert_eq!(info.publisher.registrations, BUFFERS as u64);
+    let bytes = FRAMES * SIZE as u64;
+    carried(&verbs, before, 2 * bytes).unwrap_or_else(|error| panic!("{error}"));
+    let (control, all) = (sent_at(rdma), sent_at(tcp));
+    assert!(control > 0 && control < 1 << 20, "{control} bytes beside {bytes} that went by RDMA");
+    assert!(all > bytes, "{all} bytes on a connection that carries the frames themselves");
+    drop(peers);
+    eventually("their going is noticed", || publisher.subscribers() == 0);
+    assert!(registrations("rxe1").is_empty(), "{:?}", registrations("rxe1"));
+}
+
+#[test]
+fn what_must_be_found_out_is_found_out() {
+    let _alone = alone();
+    let Some(verbs) = testbed() else { return };
+    let (publisher, pool) = publisher(&format!("rdma://{OWN}:0 tcp://{OWN}:0"));
+    let [rdma, tcp] = &addresses(&publisher)[..] else { panic!("two addresses") };
+    let before = moved();
+    let by_tcp = subscriber(tcp);
+    publisher.publish(&stamped(&pool, 0, SIZE)).expect("published");
+    by_tcp.try_follow(1).expect("it came");
+    carried(&verbs, before, SIZE as u64).expect_err("it came by TCP");
+    drop(by_tcp);
+    eventually("its going is noticed", || publisher.subscribers() == 0);
+    let by_rdma = subscriber(rdma);
+    publisher.publish(&stamped(&pool, 1, SIZE)).expect("published");
+    let mut lease = pool.acquire(SIZE).expect("a buffer");
+    for (page, bytes) in lease.as_mut_slice()[..SIZE].chunks_mut(PAGE).enumerate() {
+        let right = stamp(2, page as u64 + u64::from(page == 700)).to_le_bytes();
+        bytes[..8].copy_from_slice(&right);
+    }
+    let description = Description { offset: Some(2), flags: FrameFlags::empty(), ..Description::default() };
+    let wrong = Frame::builder().describe(description).lease(lease, SIZE).build().expect("a frame");
+    publisher.publish(&wrong).expect("published");
+    let complaint = by_rdma.expect("bad");
+    assert!(complaint.contains("page 700"), "{complaint}");
+}
+
+#[test]
+fn the_subscriber_may_be_the_one_that_listens() {
+    let _alone = alone();
+    if testbed().is_none() {
+        return;
+    }
+    let port = std::net::TcpListener::bind((OTHER, 0)).and_then(|l| l.local_addr()).expect("a port").port();
+    let (publisher, pool) = publisher(&format!("rdma://{OTHER}:{port}?mode=connect&from={OWN}"));
+    for _ in 0..2 {
+        let listening = format!("rdma://{OTHER}:{port}?mode=listen");
+        let arguments = ["subscriber", &listening, "insecure=true", "networks=10.77.0.1"];
+        let peer = Peer::start(PEER, &arguments);
+        peer.expect("connected");
+        assert!(publisher.wait_for_subscribers(1, PATIENCE));
+        for number in 0..5 {
+            publisher.publish(&stamped(&pool, number, 100_000)).expect("published");
+        }
+        peer.try_follow(5).unwrap_or_else(|error| panic!("{error}"));
+        drop(peer);
+        eventually("its going is noticed", || publisher.subscribers() == 0);
+    }
+}
+
+#[test]
+fn a_relay_passes_on_by_rdma_what_came_by_rdma() {
+    const FRAMES: u64 = 10;
+    let _alone = alone();
+    let Some(verbs) = testbed() else { return };
+    let place = Place::new();
+    let (publisher, pool) = publisher(&format!("rdma://{OWN}:0"));
+    let mut options = RelayOptions::default();
+    options.publisher.block_deadline = None;
+    options.publisher.remote = self::options().remote;
+    options.subscriber.remote = options.publisher.remote.clone();
+    let upstream = format!("{}?from={OTHER}", addresses(&publisher)[0]);
+    let ends = format!("{} rdma://{OWN}:0", place.uri("leaves"));
+    let relay = Arc::new(Relay::open(&upstream, &ends, options).expect("a relay"));
+    let runs = relay.clone();
+    let thread = std::thread::spawn(move || runs.run());
+    assert!(publisher.wait_for_subscribers(1, PATIENCE));
+    let before = moved();
+    let leaves: Vec<Peer> = addresses(relay.publisher()).iter().map(|uri| subscriber(uri)).collect();
+    for number in 0..FRAMES {
+        publisher.publish(&stamped(&pool, number, SIZE)).expect("published");
+    }
+    for leaf in &leaves {
+        leaf.try_follow(FRAMES).unwrap_or_else(|error| panic!("{error}"));
+    }
+    carried(&verbs, before, 2 * FRAMES * SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
+    drop(leaves);
+    relay.stop();
+    thread.join().expect("the relay's thread").expect("no error");
+}
