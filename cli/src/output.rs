@@ -119,6 +119,15 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.1} TiB")
 }
 
+/// A time as people read it.
+pub(crate) fn microseconds(time: f64) -> String {
+    match time {
+        ..1e3 => format!("{time:.0} us"),
+        ..1e6 => format!("{:.1} ms", time / 1e3),
+        _ => format!("{:.1} s", time / 1e6),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,5 +150,7 @@ mod tests {
     fn bytes_have_units() {
         let shown = [0, 1023, 1024, 3_110_400, 1 << 30, 1 << 40].map(bytes);
         assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "3.0 MiB", "1.0 GiB", "1.0 TiB"]);
+        let shown = [0.4, 999.0, 1500.0, 2_000_000.0].map(microseconds);
+        assert_eq!(shown, ["0 us", "999 us", "1.5 ms", "2.0 s"]);
     }
 }

@@ -38,7 +38,29 @@ fn what_is_served_over_tcp_is_received_looked_at_and_fed_to_a_pipeline() {
     assert_eq!(figures["subscribers"][0]["transport"], "tcp", "{figures}");
     let table = place.run(&format!("info {uri} --timeout 20"));
     assert!(stdout(&table).contains("tcp 127.0.0.1:"), "{}", stdout(&table));
+    assert!(stdout(&table).contains("WIRE/FRAME"), "{}", stdout(&table));
+    let subscriber = &figures["subscribers"][0];
+    assert!(subscriber["wire_bytes"].as_u64() > Some(64 * 48), "{figures}");
+    eventually("the round trip is known", || {
+        let info = json(&place.run(&format!("info {uri} --json --timeout 20")));
+        info["subscribers"][0]["rtt_us"]["last"].as_f64() > Some(0.0)
+    });
+    let top = place.run(&format!("top {uri} cam0 -n 1"));
+    expect_code(&top, 0);
+    assert_eq!(stdout(&top).matches("/frame").count(), 2, "seen both ways: {}", stdout(&top));
+    let list = place.run(&format!("list {uri} tcp://127.0.0.1:1 --timeout 20 --json"));
+    expect_code(&list, 0);
+    let states: Vec<_> = (0..2).map(|at| json(&list)[at]["state"].clone()).collect();
+    assert_eq!(states, ["alive", "stale"], "{}", stdout(&list));
     drop(watching);
+
+    let output = place.run(&format!("recv {uri} -n 30 --timeout 20"));
+    let said = stdout(&output);
+    assert!(
+        said.contains("latency p50") && said.contains("within") && said.contains("on the wire per frame")
+    );
+    let output = place.run(&format!("snapshot {uri} -o a.png"));
+    expect_code(&output, 0);
 
     let output = place.run(&format!("recv {uri} -n 10 --timeout 20 videoconvert ! filesink location=out"));
     expect_code(&output, 0);

@@ -178,11 +178,11 @@ pub struct SubscriberFigures {
     ///
     /// [`latency::known`]: crate::latency::known
     pub uncertainty_us: Option<f64>,
-    /// How the publisher is reached; empty while it is not.
+    /// How the publisher is reached, or was last; empty before.
     pub transport: String,
-    /// Frames that it may hold.
+    /// Frames that it may hold; 0 while there is no link.
     pub credits: u32,
-    /// The link to another host.
+    /// The link to another host, or the last one.
     pub remote: Option<RemoteFigures>,
 }
 
@@ -352,7 +352,7 @@ impl Subscriber {
     /// Its figures.
     pub fn figures(&self) -> SubscriberFigures {
         let view = self.view();
-        let (here, meter) = (view.link.is_some(), view.meter.as_ref());
+        let meter = view.meter.as_ref();
         let uncertain = || (!view.uncertainty.is_empty()).then(|| view.uncertainty.figures().p99);
         let transport = meter.map_or("unix", Meter::transport);
         SubscriberFigures {
@@ -363,9 +363,9 @@ impl Subscriber {
             epoch: view.link.as_ref().map_or(0, |link| link.epoch()),
             latency_us: view.latency.figures(),
             uncertainty_us: if meter.is_some() { uncertain() } else { Some(0.0) },
-            transport: if here { transport.to_owned() } else { String::new() },
+            transport: if view.lives > 0 { transport.to_owned() } else { String::new() },
             credits: view.welcome.as_ref().map_or(0, |welcome| welcome.credits),
-            remote: meter.filter(|_| here).map(Meter::figures),
+            remote: meter.map(Meter::figures),
         }
     }
 

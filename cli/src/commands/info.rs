@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use clap::Args;
-use pagecast::publisher::{Info, PublisherFigures};
+use pagecast::publisher::{Info, PublisherFigures, SubscriberInfo};
 
 use super::observe::Observer;
 use super::receive::hint;
 use crate::address;
 use crate::exit::{Exit, Outcome};
-use crate::output::{self, Table, bytes};
+use crate::output::{self, Table, bytes, microseconds};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -94,6 +94,15 @@ fn lines(info: &Info) -> Vec<(&'static str, String)> {
     lines
 }
 
+fn dash() -> String {
+    "-".to_owned()
+}
+
+/// Bytes on the wire for each frame that a subscriber on another host got.
+pub(super) fn wire_per_frame(s: &SubscriberInfo) -> Option<u64> {
+    s.wire_bytes.and_then(|bytes| bytes.checked_div(s.frames))
+}
+
 fn subscribers(info: &Info) -> Table {
     let mut table = Table::new([
         ">ID",
@@ -109,6 +118,8 @@ fn subscribers(info: &Info) -> Table {
         ">CREDITS",
         ">MAILBOX",
         "FACES",
+        ">RTT",
+        ">WIRE/FRAME",
         ">SECONDS",
     ]);
     for s in &info.subscribers {
@@ -126,6 +137,8 @@ fn subscribers(info: &Info) -> Table {
             s.credits.to_string(),
             format!("{}/{}", s.mailbox, s.mailbox_limit),
             s.faces.join(","),
+            s.rtt_us.map_or_else(dash, |rtt| microseconds(rtt.last)),
+            wire_per_frame(s).map_or_else(dash, bytes),
             format!("{:.0}", s.connected_seconds),
         ]);
     }

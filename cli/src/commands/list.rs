@@ -9,7 +9,7 @@ use pagecast::publisher::Info;
 use serde::Serialize;
 
 use super::observe::Observer;
-use crate::address::Remote;
+use crate::address::{self, Remote};
 use crate::caps::brief;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{self, Table};
@@ -21,11 +21,14 @@ const PATIENCE: f64 = 1.0;
 #[command(after_help = "\
 Examples:
   pagecast list
+  pagecast list cam0 tcp://camera.lan --insecure
   pagecast list --json | jq -r '.[] | select(.state == \"alive\") | .uri'
 
 The state is `alive`, `stale` (its publisher ended without removing the socket; the next publisher of that name
 takes it over), `no answer` (alive but stopped), `refused` or `error`.")]
 pub(crate) struct List {
+    #[command(flatten)]
+    publishers: Where,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -34,12 +37,23 @@ pub(crate) struct List {
     timeout: f64,
 }
 
-/// A socket in the runtime folder.
+/// Which publishers are looked at.
+#[derive(Debug, Args)]
+pub(crate) struct Where {
+    /// The publishers to look at: unix:NAME, unix:/path, tcp://HOST:PORT or NAME; those of this machine unless given.
+    #[arg(value_name = "URI", value_parser = address::parse)]
+    uris: Vec<String>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// A publisher, or what is left of one.
 #[derive(Debug, Serialize)]
 pub(super) struct Found {
     pub(super) name: String,
     pub(super) uri: String,
-    pub(super) path: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) path: Option<PathBuf>,
     pub(super) state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
@@ -49,7 +63,7 @@ pub(super) struct Found {
 
 impl List {
     pub(crate) fn run(self) -> Outcome {
-        let found = find(Duration::from_secs_f64(self.timeout))?;
+        let found = self.publishers.find(Duration::from_secs_f64(self.timeout))?;
         if self.json {
             output::json(&found)?;
             return Ok(Exit::Ok);
@@ -67,20 +81,30 @@ impl List {
     }
 }
 
-/// The publishers in the runtime folder; all are asked at once.
-pub(super) fn find(timeout: Duration) -> Result<Vec<Found>, Failure> {
-    let sockets = name::list().map_err(Failure::failed)?;
-    Ok(std::thread::scope(|scope| {
-        let look = |(name, path)| scope.spawn(move || look(name, path, timeout));
-        let threads: Vec<_> = sockets.into_iter().map(look).collect();
-        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
-    }))
+/// Somewhere to look: name, URI, and the socket in the runtime folder.
+type Place = (String, String, Option<PathBuf>);
+
+impl Where {
+    /// The publishers there; all are asked at once.
+    pub(super) fn find(&self, timeout: Duration) -> Result<Vec<Found>, Failure> {
+        let places: Vec<Place> = match self.uris.is_empty() {
+            false => self.uris.iter().map(|uri| (uri.clone(), uri.clone(), None)).collect(),
+            true => {
+                let sockets = name::list().map_err(Failure::failed)?.into_iter();
+                sockets.map(|(name, path)| (name.clone(), format!("unix:{name}"), Some(path))).collect()
+            }
+        };
+        Ok(std::thread::scope(|scope| {
+            let look = |place| scope.spawn(move || look(place, timeout, &self.remote));
+            let threads: Vec<_> = places.into_iter().map(look).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        }))
+    }
 }
 
-fn look(name: String, path: PathBuf, timeout: Duration) -> Found {
-    let uri = format!("unix:{name}");
+fn look((name, uri, path): Place, timeout: Duration, remote: &Remote) -> Found {
     let (state, error, info) =
-        match Observer::open(&uri, false, &Remote::default()).and_then(|observer| observer.ask(timeout)) {
+        match Observer::open(&uri, false, remote).and_then(|observer| observer.ask(timeout)) {
             Ok(info) => ("alive", None, Some(info)),
             Err(failure) => {
                 let state = match failure.exit {

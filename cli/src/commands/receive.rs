@@ -44,7 +44,7 @@ pub(crate) struct Receive {
 impl Receive {
     /// One frame, within so many seconds.
     #[cfg(feature = "gstreamer")]
-    pub(super) fn one(timeout: f64) -> Self {
+    pub(super) fn one(timeout: f64, remote: &address::Remote) -> Self {
         Self {
             policy: None,
             credits: Some(1),
@@ -53,7 +53,7 @@ impl Receive {
             frames: Some(1),
             timeout: Some(timeout),
             reconnect: false,
-            remote: address::Remote::default(),
+            remote: remote.clone(),
         }
     }
 

@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use clap::Args;
+use pagecast::latency::known;
+use pagecast::remote::RemoteFigures;
 use pagecast::subscriber::SubscriberFigures;
 use pagecast::{Frame, Subscriber};
 use serde::Serialize;
 
 use super::receive::{self, Calls, Receive};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::{self, bytes};
+use crate::output::{self, bytes, microseconds};
 use crate::{address, stamp};
 
 /// Wrong frames that are told one by one.
@@ -198,15 +200,42 @@ impl std::fmt::Display for Summary {
         if figures.reconnects > 0 {
             write!(f, ", {} reconnects", figures.reconnects)?;
         }
-        let latency = &figures.latency_us;
         if figures.frames > 0 {
-            write!(
-                f,
-                "\nlatency p50 {:.0} us, p99 {:.0} us, max {:.0} us",
-                latency.p50, latency.p99, latency.max
-            )?;
+            write!(f, "\n{}", Latencies(figures))?;
         }
-        Ok(())
+        match &figures.remote {
+            Some(remote) => write!(f, "\n{}", Wire(remote, figures.frames)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Latencies in words; between two hosts as far as they are known.
+struct Latencies<'a>(&'a SubscriberFigures);
+
+impl std::fmt::Display for Latencies<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (all, uncertainty) = (&self.0.latency_us, self.0.uncertainty_us);
+        let told =
+            |time: f64| known(time, uncertainty).map_or("unknown".to_owned(), |us| format!("{us:.0} us"));
+        write!(f, "latency p50 {}, p99 {}, max {}", told(all.p50), told(all.p99), told(all.max))?;
+        match uncertainty {
+            Some(0.0) => Ok(()),
+            Some(uncertainty) => write!(f, ", each within {uncertainty:.0} us"),
+            None => write!(f, ": how the clocks of the two hosts stand to each other is not known"),
+        }
+    }
+}
+
+/// A link to another host in words.
+struct Wire<'a>(&'a RemoteFigures, u64);
+
+impl std::fmt::Display for Wire<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(link, frames) = self;
+        let rtt = link.rtt_us.map_or("unknown".to_owned(), |rtt| microseconds(rtt.last));
+        let per_frame = link.wire_bytes.checked_div(*frames).map_or("-".to_owned(), bytes);
+        write!(f, "{} {}, rtt {rtt}, {per_frame} on the wire per frame", link.transport, link.peer)
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Snapshot {
     /// Seconds to wait for a frame.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = super::seconds)]
     timeout: f64,
+    #[command(flatten)]
+    remote: address::Remote,
 }
 
 impl Snapshot {
@@ -61,7 +63,7 @@ impl Snapshot {
 
     /// One frame; `None` if a signal ended the wait.
     fn receive(&self) -> Result<Option<gst::Sample>, Failure> {
-        let how = Receive::one(self.timeout);
+        let how = Receive::one(self.timeout, &self.remote);
         let sample = RefCell::new(None);
         let each = |frame: &Frame| {
             if frame.description().flags.contains(FrameFlags::GAP) || frame.size() == 0 {

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use pagecast::publisher::{Info, SubscriberInfo};
 
-use super::list::{self, Found};
+use super::info::wire_per_frame;
+use super::list::{Found, Where};
 use crate::caps::brief;
 use crate::exit::{Exit, Outcome};
-use crate::output::{self, Table, bytes};
+use crate::output::{self, Table, bytes, microseconds};
 use crate::process::cpu_time;
 use crate::signals;
 
@@ -26,8 +27,11 @@ Examples:
   pagecast top
   pagecast top --interval 0.5
   pagecast top -n 1
-  pagecast top -n 10 --json        one line of JSON per look")]
+  pagecast top -n 10 --json        one line of JSON per look
+  pagecast top cam0 tcp://camera.lan --insecure")]
 pub(crate) struct Top {
+    #[command(flatten)]
+    publishers: Where,
     /// Seconds between two looks.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = interval)]
     interval: f64,
@@ -49,7 +53,7 @@ impl Top {
         let mut before = Sample::default();
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {
-            let found = list::find(PATIENCE)?;
+            let found = self.publishers.find(PATIENCE)?;
             let now = Sample::take(&found);
             match &screen {
                 _ if self.json => output::json_line(&found)?,
@@ -155,7 +159,7 @@ fn subscribed(info: &Info, s: &SubscriberInfo, before: &Sample, now: &Sample) ->
     let rates = now.rates(before, info, s.id);
     [
         format!("  {}", s.name),
-        s.pid.to_string(),
+        if s.peer.is_some() { dash() } else { s.pid.to_string() },
         percent(now.cpu(before, s.pid)),
         rates.map_or_else(dash, |(fps, _)| format!("{fps:.1}")),
         rates.map_or_else(dash, |(_, rate)| format!("{}/s", bytes(rate as u64))),
@@ -164,8 +168,15 @@ fn subscribed(info: &Info, s: &SubscriberInfo, before: &Sample, now: &Sample) ->
         format!("{}/{}", s.held, s.credits),
         format!("{}/{}", s.mailbox, s.mailbox_limit),
         s.policy.clone(),
-        format!("{} {}", s.transport, s.faces.join(",")),
+        s.peer.as_ref().map_or_else(|| format!("{} {}", s.transport, s.faces.join(",")), |peer| way(s, peer)),
     ]
+}
+
+/// The way to a subscriber on another host, and what it costs.
+fn way(s: &SubscriberInfo, peer: &str) -> String {
+    let rtt = s.rtt_us.map_or_else(|| "unknown".to_owned(), |rtt| microseconds(rtt.last));
+    let wire = wire_per_frame(s).map_or_else(dash, bytes);
+    format!("{} {peer}, rtt {rtt}, {wire}/frame", s.transport)
 }
 
 fn dash() -> String {
