@@ -5,9 +5,11 @@ mod picture;
 #[cfg(feature = "gstreamer")]
 mod pipeline;
 mod publish;
+mod relay;
 #[cfg(feature = "gstreamer")]
 mod rival;
 mod scene;
+mod seen;
 mod subscribe;
 mod table;
 mod verdict;
@@ -18,13 +20,15 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 pub(crate) use publish::{Defect, PublisherJob, publish};
+pub(crate) use relay::{RelayJob, relay};
 #[cfg(feature = "gstreamer")]
 pub(crate) use rival::{RivalJob, consume as rival_consume, produce as rival_produce};
 pub(crate) use subscribe::{SubscriberJob, subscribe};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
-use scene::{Plan, Scene};
+use scene::Plan;
+use seen::Scene;
 use verdict::Check;
 
 const SNAPSHOT: &str = "snapshot.png";
@@ -32,8 +36,9 @@ const REPORT: &str = "report.json";
 
 /// Show what Pagecast does, on this machine and in a minute: no camera, root or configuration is needed.
 ///
-/// A publisher sends a moving 1080p60 picture to three processes. One of them is stopped, one is killed, and
-/// the others' frames are checked page by page. Then the same happens to shmsink and unixfdsink, where these
+/// A publisher sends a moving 1080p60 picture to three processes, and to a relay that two more receive from
+/// over TCP, as on another host. One here and one there are stopped, one is killed, and the others' frames are
+/// checked page by page. Then the same happens to shmsink and unixfdsink, where these
 /// are installed. Ends with 0 only if every check held.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -107,7 +112,7 @@ fn missing_for_pipelines() -> Option<String> {
 }
 
 /// The plan of the scene.
-fn plan(quick: bool, defect: Option<Defect>, pipelines: bool) -> Plan {
+fn plan(quick: bool, defect: Option<Defect>, pipelines: bool, relay: bool) -> Plan {
     let of = |full: u64, short: u64| Duration::from_millis(if quick { short } else { full });
     Plan {
         fps: 60,
@@ -122,6 +127,7 @@ fn plan(quick: bool, defect: Option<Defect>, pipelines: bool) -> Plan {
         row_every: of(1000, 500),
         defect,
         pipelines,
+        relay,
     }
 }
 
@@ -146,7 +152,11 @@ impl Demo {
         if let Some(why) = &why_not {
             notes.push(format!("the scaler and the recorder are no pipelines here: {why}"));
         }
-        let plan = plan(self.quick, self.defect(), why_not.is_none());
+        let no_relay = relay::missing();
+        if let Some(why) = &no_relay {
+            notes.push(format!("the relay and those behind it are left out: {why}"));
+        }
+        let plan = plan(self.quick, self.defect(), why_not.is_none(), no_relay.is_none());
         let folder = crate::workers::folder("demo")?;
         let scene = self.scene(&plan, folder.path(), began, limit, &mut notes)?;
         let checks = verdict::judge(&plan, &scene, folder.path());
@@ -176,6 +186,11 @@ impl Demo {
             plan.fps,
             if plan.pipelines { "; the last two with pagecastsrc" } else { "" }
         ))?;
+        if plan.relay {
+            output::line(
+                "A relay passes the same pages on over TCP, to one that checks all of it and one that views 10 fps",
+            )?;
+        }
         let mut plan = plan.clone();
         let mut headed = false;
         loop {
@@ -185,12 +200,12 @@ impl Demo {
                 notes.push(format!("this machine was too busy for {} fps: {} fps", plan.fps, scene.fps));
             }
             let time_left = limit.saturating_sub(began.elapsed()) > plan.length() + Duration::from_secs(1);
-            if scene.verifier_slow == 0 || !time_left || scene.fps <= plan.slowest {
+            if scene.too_slow() == 0 || !time_left || scene.fps <= plan.slowest {
                 return Ok(scene);
             }
             plan.fps = (scene.fps / 2).max(plan.slowest);
             notes.push(format!(
-                "the verifier got too little time at {} fps: again at {}",
+                "those who check got too little time at {} fps: again at {}",
                 scene.fps, plan.fps
             ));
             output::line(format_args!("-- {}", notes.last().map_or("", String::as_str)))?;

@@ -48,7 +48,7 @@ fn lock(state: &Shared) -> MutexGuard<'_, State> {
 /// Receives until it is told to stop.
 pub(super) fn subscribe(job: &SubscriberJob, control: &Control) -> Result<(), String> {
     crate::workers::gst_init()?;
-    let source = format!("pagecastsrc name=src socket-path={} reconnect=false", job.socket.display());
+    let source = format!("pagecastsrc name=src uri={} credits={} reconnect=false", job.uri, job.credits);
     let rest = match job.task {
         Task::Scale => {
             "videorate drop-only=true max-rate=2 ! videoscale ! video/x-raw,width=480,height=270 ! \
@@ -157,8 +157,9 @@ fn write_pictures(out: &AppSink, file: PathBuf, state: &Shared) {
 }
 
 fn report(source: &gst::Element, state: &Shared) -> SubscriberReport {
-    let stats = source.property::<gst::Structure>("stats");
     let mut report = lock(state).report.clone();
+    // Later: what was missing has been told by then.
+    let stats = source.property::<gst::Structure>("stats");
     report.dropped = stats.get::<u64>("dropped").unwrap_or(0);
     report.cpu_seconds = Usage::now().cpu_seconds;
     report

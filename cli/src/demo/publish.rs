@@ -25,6 +25,7 @@ pub(crate) struct PublisherJob {
     pub(super) fps: u32,
     /// Buffers that the pool may have.
     pub(super) buffers: u64,
+    /// The most a subscriber may ask for: the relay serves several.
     pub(super) credits: u32,
     pub(super) mailbox: u32,
     /// A defect to show that the checks find it; in test builds only.

@@ -1,13 +1,15 @@
-//! The scene: a publisher and three subscribers; one is stopped, then one is killed.
+//! The scene: a publisher with three subscribers, and a relay with two more behind it; one here and one there are
+//! stopped, then one is killed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde::Serialize;
 
 use super::publish::{Defect, Departed, PublisherJob, PublisherReport};
+use super::relay::{self, RelayJob, RelayReport};
+use super::seen::{Behind, Kill, Pages, Scene, Stop};
 use super::subscribe::{SubscriberJob, SubscriberReport, Task};
 use super::table::Rows;
 use crate::exit::Failure;
@@ -36,6 +38,8 @@ pub(super) struct Plan {
     pub(super) defect: Option<Defect>,
     /// The scaler and the recorder are pipelines.
     pub(super) pipelines: bool,
+    /// There is a relay, and what is behind it.
+    pub(super) relay: bool,
 }
 
 impl Plan {
@@ -44,9 +48,10 @@ impl Plan {
         if self.pipelines { "recording.avi" } else { "recording.y4m" }
     }
 
-    /// Buffers for three subscribers, a reserve, and the one that is being filled.
+    /// Buffers for three subscribers and the relay, a reserve, and the one that is being filled.
     pub(super) fn buffers(&self) -> u64 {
-        3 * u64::from(self.credits + self.mailbox) + 6
+        let relay = if self.relay { relay::CREDITS + self.mailbox } else { 0 };
+        u64::from(3 * (self.credits + self.mailbox) + relay + 6)
     }
 
     pub(super) fn length(&self) -> Duration {
@@ -54,84 +59,11 @@ impl Plan {
     }
 }
 
-/// What was seen.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Scene {
-    pub(super) fps: u32,
-    pub(super) publisher: PublisherReport,
-    pub(super) verifier: SubscriberReport,
-    pub(super) scaler: SubscriberReport,
-    pub(super) recorder: SubscriberReport,
-    /// Missing at the verifier since the warm-up.
-    pub(super) verifier_lost: u64,
-    /// Of these, frames for which it was too slow itself.
-    pub(super) verifier_slow: u64,
-    pub(super) stop: Stop,
-    pub(super) kill: Kill,
-    pub(super) pool_limit: u64,
-    /// The most bytes that the publisher's memory files had.
-    pub(super) memory_peak: u64,
-    pub(super) pages: Pages,
-    /// Workers that ended by themselves.
-    pub(super) deaths: Vec<String>,
-}
-
-/// While the recorder was stopped.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Stop {
-    pub(super) seconds: f64,
-    /// Frames published meanwhile.
-    pub(super) frames: u64,
-    /// Missing at the others.
-    pub(super) others_lost: u64,
-    /// Frames that the other that got fewest received, in all and in the last second.
-    pub(super) others_received: u64,
-    pub(super) others_received_last_second: u64,
-    /// By how much the publisher's memory grew, bytes.
-    pub(super) memory_growth: i64,
-    /// What it held and what waited for it: its share, no more.
-    pub(super) held: usize,
-    pub(super) credits: u32,
-    pub(super) mailbox: usize,
-    /// What it did not get.
-    pub(super) dropped: u64,
-    /// Frames it received after it went on.
-    pub(super) received_after: u64,
-}
-
-/// When the scaler was killed.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Kill {
-    /// Frames it held at that moment.
-    pub(super) held: usize,
-    pub(super) others_lost: u64,
-    /// From the signal until its process had ended.
-    pub(super) gone_ms: Option<f64>,
-    /// From the signal until the publisher had its frames back.
-    pub(super) reclaimed_ms: Option<f64>,
-    /// Frames taken back.
-    pub(super) reclaimed: u64,
-    /// Subscribers left.
-    pub(super) left: usize,
-    /// Frames the verifier received in the second after.
-    pub(super) received_after: u64,
-}
-
-/// Which pages the verifier reads.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Pages {
-    /// Memory files that it has mapped.
-    pub(super) mapped: usize,
-    /// Of these, files that the publisher has not.
-    pub(super) foreign: usize,
-    /// Mappings that could be written.
-    pub(super) writable: usize,
-}
-
 struct Live<'a> {
     fleet: Fleet,
     publisher: usize,
-    subscribers: [(Task, usize); 3],
+    relay: Option<usize>,
+    subscribers: Vec<(Task, usize)>,
     scene: Scene,
     departed: Vec<Departed>,
     expected_deaths: BTreeSet<usize>,
@@ -142,15 +74,13 @@ struct Live<'a> {
 pub(super) fn play(plan: &Plan, folder: &Path, rows: Rows<'_>) -> Result<Scene, Failure> {
     let mut live = Live::start(plan, folder, rows)?;
     live.warm_up(plan)?;
-    let before = live.counts();
+    let before = live.scene.clone();
     live.run(plan.healthy, "all run")?;
     live.look_at_pages();
-    let (lost, slow) = before;
-    live.stop_one(plan)?;
+    live.stop_some(plan)?;
     live.kill_one(plan)?;
     live.end()?;
-    live.scene.verifier_lost = live.scene.verifier.lost - lost;
-    live.scene.verifier_slow = live.scene.verifier.dropped - slow;
+    live.scene.count_since(&before);
     Ok(live.scene)
 }
 
@@ -162,34 +92,43 @@ impl<'a> Live<'a> {
             socket: socket.clone(),
             fps: plan.fps,
             buffers: plan.buffers(),
-            credits: plan.credits,
+            credits: plan.credits.max(relay::CREDITS),
             mailbox: plan.mailbox,
             defect: plan.defect,
         };
         let publisher = fleet.start("publisher", &Role::DemoPublisher(job))?;
         let ready = fleet.collect(&[publisher], "ready", SET_UP).map_err(Failure::failed)?;
         let first: PublisherReport = serde_json::from_value(ready[0].clone()).map_err(Failure::failed)?;
-        let mut start = |task: Task, file: &str| {
-            let job = SubscriberJob {
-                socket: socket.clone(),
-                task,
-                pipelines: plan.pipelines,
-                file: folder.join(file),
-            };
-            fleet.start(task.as_str(), &Role::DemoSubscriber(job)).map(|worker| (task, worker))
+        let relay = match plan.relay {
+            true => Some(fleet.start("relay", &Role::DemoRelay(RelayJob { socket: socket.clone() }))?),
+            false => None,
         };
-        let subscribers = [
-            start(Task::Verify, "unused")?,
-            start(Task::Scale, super::SNAPSHOT)?,
-            start(Task::Record, plan.recording())?,
+        let here = format!("unix:{}", socket.display());
+        let mut tasks = vec![
+            (Task::Verify, "unused", here.clone()),
+            (Task::Scale, super::SNAPSHOT, here.clone()),
+            (Task::Record, plan.recording(), here),
         ];
-        let workers = subscribers.map(|(_, worker)| worker);
+        if let Some(relay) = relay {
+            let ready = fleet.collect(&[relay], "ready", SET_UP).map_err(Failure::failed)?;
+            let told: RelayReport = serde_json::from_value(ready[0].clone()).map_err(Failure::failed)?;
+            tasks.push((Task::Remote, "unused", told.info.uri.clone()));
+            tasks.push((Task::View, "unused", told.info.uri));
+        }
+        let mut subscribers = Vec::new();
+        for (task, file, uri) in tasks {
+            let (credits, pipelines, file) = (plan.credits, plan.pipelines, folder.join(file));
+            let job = SubscriberJob { uri, task, credits, pipelines, file };
+            subscribers.push((task, fleet.start(task.as_str(), &Role::DemoSubscriber(job))?));
+        }
+        let workers = subscribers.iter().map(|(_, worker)| *worker).collect::<Vec<_>>();
         fleet.collect(&workers, "ready", SET_UP).map_err(Failure::failed)?;
         fleet.tell(publisher, "go");
         let pool_limit = first.info.publisher.pool_limit;
-        let scene = Scene { fps: plan.fps, publisher: first, pool_limit, ..Scene::default() };
+        let behind = plan.relay.then(Behind::default);
+        let scene = Scene { fps: plan.fps, publisher: first, behind, pool_limit, ..Scene::default() };
         let expected_deaths = BTreeSet::new();
-        Ok(Self { fleet, publisher, subscribers, scene, departed: Vec::new(), expected_deaths, rows })
+        Ok(Self { fleet, publisher, relay, subscribers, scene, departed: Vec::new(), expected_deaths, rows })
     }
 
     fn worker(&self, task: Task) -> usize {
@@ -200,11 +139,11 @@ impl<'a> Live<'a> {
     fn warm_up(&mut self, plan: &Plan) -> Result<(), Failure> {
         self.run(plan.warm_up / 2, "warm-up")?;
         loop {
-            let before = (self.scene.publisher.frames, self.scene.publisher.late, self.slow());
+            let before = (self.scene.publisher.frames, self.scene.publisher.late, self.scene.slow());
             self.run(plan.warm_up, "warm-up")?;
             let frames = self.scene.publisher.frames - before.0;
             let late = self.scene.publisher.late - before.1;
-            let too_slow = late * 10 > frames || self.slow() > before.2;
+            let too_slow = late * 10 > frames || self.scene.slow() > before.2;
             if !too_slow || self.scene.fps <= plan.slowest {
                 return Ok(());
             }
@@ -213,15 +152,6 @@ impl<'a> Live<'a> {
             let told = format!("this machine is too busy for that rate: going on at {} fps", self.scene.fps);
             self.rows.say(&told)?;
         }
-    }
-
-    /// Frames for which any subscriber was too slow.
-    fn slow(&self) -> u64 {
-        self.scene.verifier.dropped + self.scene.scaler.dropped + self.scene.recorder.dropped
-    }
-
-    fn counts(&self) -> (u64, u64) {
-        (self.scene.verifier.lost, self.scene.verifier.dropped)
     }
 
     /// Hears everybody for a while.
@@ -246,16 +176,18 @@ impl<'a> Live<'a> {
             "report" | "done" if worker == self.publisher => {
                 self.scene.publisher = serde_json::from_value(data).unwrap_or_default();
             }
+            "report" | "done" if Some(worker) == self.relay => {
+                self.scene.behind_mut().relay = serde_json::from_value(data).unwrap_or_default();
+            }
             "report" | "done" => {
+                let task = self.subscribers.iter().find(|(_, of)| *of == worker).map(|(task, _)| *task);
                 let told: SubscriberReport = serde_json::from_value(data).unwrap_or_default();
-                match self.subscribers.iter().find(|(_, of)| *of == worker) {
-                    Some((Task::Verify, _)) => self.scene.verifier = told,
-                    Some((Task::Scale, _)) => self.scene.scaler = told,
-                    _ => self.scene.recorder = told,
-                }
+                *self.scene.report_of(task.unwrap_or(Task::Verify)) = told;
             }
             "departed" => self.departed.extend(serde_json::from_value::<Departed>(data)),
-            "failed" => self.scene.deaths.push(self.fleet.complaint(worker, &data)),
+            "failed" if !self.expected_deaths.contains(&worker) => {
+                self.scene.deaths.push(self.fleet.complaint(worker, &data))
+            }
             "ended" if !self.expected_deaths.contains(&worker) => {
                 self.scene.deaths.push(self.fleet.complaint(worker, &data));
             }
@@ -273,22 +205,16 @@ impl<'a> Live<'a> {
         self.scene.memory_peak = self.scene.memory_peak.max(bytes);
     }
 
-    /// Compares what the verifier has mapped with what the publisher has open.
+    /// Compares what others have mapped with what the publisher has open.
     fn look_at_pages(&mut self) {
-        let ours: BTreeSet<u64> =
-            memory_files(self.fleet.pid(self.publisher).as_raw()).iter().map(|file| file.inode).collect();
-        let verifier = self.fleet.pid(self.worker(Task::Verify)).as_raw();
-        let maps = std::fs::read_to_string(format!("/proc/{verifier}/maps")).unwrap_or_default();
-        let mut mapped = BTreeSet::new();
-        let mut pages = Pages::default();
-        for line in maps.lines().filter(|line| line.contains(" /memfd:")) {
-            let mut fields = line.split_ascii_whitespace();
-            pages.writable += usize::from(fields.nth(1).is_some_and(|rights| rights.contains('w')));
-            mapped.extend(fields.nth(2).and_then(|inode| inode.parse::<u64>().ok()));
+        let publishers = memory_files(self.fleet.pid(self.publisher).as_raw());
+        let ours: BTreeSet<u64> = publishers.iter().map(|file| file.inode).collect();
+        let pages = |worker| Pages::mapped_by(self.fleet.pid(worker).as_raw(), &ours);
+        self.scene.pages = pages(self.worker(Task::Verify));
+        if let Some(relay) = self.relay {
+            let pages = pages(relay);
+            self.scene.behind_mut().pages = pages;
         }
-        pages.mapped = mapped.len();
-        pages.foreign = mapped.difference(&ours).count();
-        self.scene.pages = pages;
     }
 
     fn served(&self, task: Task) -> Option<pagecast::publisher::SubscriberInfo> {
@@ -296,47 +222,48 @@ impl<'a> Live<'a> {
         self.scene.publisher.info.subscribers.iter().find(|one| one.pid == pid).cloned()
     }
 
-    /// Stops the recorder as Ctrl-Z would, and lets it go on later.
-    fn stop_one(&mut self, plan: &Plan) -> Result<(), Failure> {
-        let victim = self.worker(Task::Record);
-        let lost = |scene: &Scene| scene.verifier.lost + scene.scaler.lost;
-        let (frames, before) = (self.scene.publisher.frames, lost(&self.scene));
-        let others = |scene: &Scene| (scene.verifier.frames, scene.scaler.frames);
-        let fewest = |from: (u64, u64), to: (u64, u64)| (to.0 - from.0).min(to.1 - from.1);
-        let (began, received, memory) = (Instant::now(), others(&self.scene), self.memory());
-        self.rows.say("the recorder is stopped (SIGSTOP)")?;
-        self.fleet.signal(victim, Signal::SIGSTOP);
-        self.run(plan.stopped.saturating_sub(SECOND), "recorder stopped")?;
-        let late = others(&self.scene);
-        self.run(SECOND, "recorder stopped")?;
-        let after = others(&self.scene);
+    /// Stops the recorder, and the viewer behind the relay, as Ctrl-Z would, and lets them go on later.
+    fn stop_some(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let victims: Vec<usize> = self
+            .subscribers
+            .iter()
+            .filter(|(task, _)| task.is_to_stop())
+            .map(|(_, worker)| *worker)
+            .collect();
+        let who = if self.relay.is_some() { "recorder and, behind the relay, viewer" } else { "recorder" };
+        let before = self.scene.clone();
+        let (began, memory) = (Instant::now(), self.memory());
+        self.rows.say(&format!("stopped (SIGSTOP): {who}"))?;
+        victims.iter().for_each(|victim| _ = self.fleet.signal(*victim, Signal::SIGSTOP));
+        self.run(plan.stopped.saturating_sub(SECOND), "some stopped")?;
+        let late = self.scene.clone();
+        self.run(SECOND, "some stopped")?;
+        let (seconds, growth) = (began.elapsed().as_secs_f64(), self.memory() as i64 - memory as i64);
         let served = self.served(Task::Record).unwrap_or_default();
+        let after = self.scene.clone();
+        self.rows.say(&format!("they go on (SIGCONT): {who}"))?;
+        victims.iter().for_each(|victim| _ = self.fleet.signal(*victim, Signal::SIGCONT));
+        self.run(plan.resumed + SETTLE, "all run again")?;
         self.scene.stop = Stop {
-            seconds: began.elapsed().as_secs_f64(),
-            frames: self.scene.publisher.frames - frames,
-            others_received: fewest(received, after),
-            others_received_last_second: fewest(late, after),
-            memory_growth: self.memory() as i64 - memory as i64,
+            seconds,
+            memory_growth: growth,
             held: served.held,
             credits: served.credits,
             mailbox: served.mailbox,
             dropped: served.dropped,
-            ..Stop::default()
+            ..Stop::between(&before, &late, &after)
         };
-        let recorded = self.scene.recorder.frames;
-        self.rows.say("the recorder goes on (SIGCONT)")?;
-        self.fleet.signal(victim, Signal::SIGCONT);
-        self.run(plan.resumed + SETTLE, "recorder goes on")?;
-        self.scene.stop.others_lost = lost(&self.scene) - before;
-        self.scene.stop.received_after = self.scene.recorder.frames - recorded;
+        self.scene.stop.others_lost =
+            self.scene.lost_beside(Task::Record).saturating_sub(before.lost_beside(Task::Record));
+        self.scene.stop.received_after = self.scene.recorder.frames - after.recorder.frames;
+        self.scene.note_stop_behind(&before, &after);
         Ok(())
     }
 
     /// Kills the scaler while it holds frames.
     fn kill_one(&mut self, plan: &Plan) -> Result<(), Failure> {
         let victim = self.worker(Task::Scale);
-        let lost = |scene: &Scene| scene.verifier.lost + scene.recorder.lost;
-        let before = lost(&self.scene);
+        let before = self.scene.lost_beside(Task::Scale);
         let reclaimed = self.scene.publisher.info.publisher.reclaimed;
         self.rows.say("the scaler is stopped for a moment, so that it holds frames, and killed (kill -9)")?;
         self.fleet.signal(victim, Signal::SIGSTOP);
@@ -354,7 +281,7 @@ impl<'a> Live<'a> {
         let departed = self.departed.iter().find(|departed| departed.id == served.id && served.pid != 0);
         self.scene.kill = Kill {
             held: served.held,
-            others_lost: lost(&self.scene) - before,
+            others_lost: self.scene.lost_beside(Task::Scale).saturating_sub(before),
             gone_ms: gone.map(since),
             reclaimed_ms: departed.map(|departed| since(departed.at)),
             reclaimed: self.scene.publisher.info.publisher.reclaimed - reclaimed,
@@ -366,7 +293,13 @@ impl<'a> Live<'a> {
 
     /// Ends everybody; the last reports count.
     fn end(&mut self) -> Result<(), Failure> {
-        let workers = [self.worker(Task::Verify), self.worker(Task::Record), self.publisher];
+        let of = |tasks: &[Task]| {
+            let all = self.subscribers.iter().filter(|(task, _)| tasks.contains(task));
+            all.map(|(_, worker)| *worker).collect::<Vec<_>>()
+        };
+        let mut workers = of(&[Task::Remote, Task::View, Task::Verify, Task::Record]);
+        workers.extend(self.relay);
+        workers.push(self.publisher);
         for worker in workers {
             self.expected_deaths.insert(worker);
             self.fleet.tell(worker, "stop");

@@ -1,4 +1,4 @@
-//! The demonstration's subscribers: one checks every page, one makes small pictures, one records.
+//! The demonstration's subscribers: two check every page, one makes small pictures, one records, one only watches.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::uio::pwrite;
 use nix::unistd::ftruncate;
-use pagecast::{Frame, Message, RecvError, Subscriber, SubscriberOptions};
+use pagecast::{Frame, Message, Rate, RecvError, Subscriber, SubscriberOptions};
 use serde::{Deserialize, Serialize};
 
 use super::picture::{small_planar, small_rgb, write_png};
@@ -21,6 +21,8 @@ use crate::workers::usage::Usage;
 
 /// Between two pictures of the scaler.
 const PICTURES: Duration = Duration::from_millis(500);
+/// Frames per second of the viewer.
+const VIEWS: u32 = 10;
 /// The recording is this many times smaller than the picture, each way.
 const RECORD_FACTOR: usize = 12;
 /// The recording ends at this size.
@@ -33,14 +35,25 @@ pub(crate) enum Task {
     Verify,
     Scale,
     Record,
+    /// As the verifier, of frames that came over TCP.
+    Remote,
+    /// Over TCP, too, and content with few.
+    View,
 }
 
 impl Task {
+    /// Whether the scene stops it for a while.
+    pub(super) fn is_to_stop(self) -> bool {
+        matches!(self, Task::Record | Task::View)
+    }
+
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Task::Verify => "verifier",
             Task::Scale => "scaler",
             Task::Record => "recorder",
+            Task::Remote => "remote",
+            Task::View => "viewer",
         }
     }
 }
@@ -48,8 +61,10 @@ impl Task {
 /// What a subscriber is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SubscriberJob {
-    pub(super) socket: PathBuf,
+    pub(super) uri: String,
     pub(super) task: Task,
+    /// Frames it asks to hold.
+    pub(super) credits: u32,
     /// Scale and record in pipelines.
     pub(super) pipelines: bool,
     /// What it writes, if it writes.
@@ -102,12 +117,16 @@ fn text(error: impl std::fmt::Display) -> String {
 /// Receives until it is told to stop.
 pub(crate) fn subscribe(job: &SubscriberJob, control: &Control) -> Result<(), String> {
     #[cfg(feature = "gstreamer")]
-    if job.pipelines && job.task != Task::Verify {
+    if job.pipelines && matches!(job.task, Task::Scale | Task::Record) {
         return super::pipeline::subscribe(job, control);
     }
     let name = job.task.as_str().to_owned();
-    let options = SubscriberOptions { name, reconnect: false, ..SubscriberOptions::default() };
-    let subscriber = Subscriber::open(&format!("unix:{}", job.socket.display()), options).map_err(text)?;
+    // Who says nothing for some seconds, because it is stopped, is cut off by a remote publisher.
+    let reconnect = job.task == Task::View;
+    let max_rate = (job.task == Task::View).then_some(Rate { frames: VIEWS, seconds: 1 });
+    let credits = Some(job.credits);
+    let options = SubscriberOptions { name, reconnect, max_rate, credits, ..SubscriberOptions::default() };
+    let subscriber = Subscriber::open(&job.uri, options).map_err(text)?;
     let mut worker = Worker {
         job,
         report: SubscriberReport::default(),
@@ -152,10 +171,11 @@ impl Worker<'_> {
     fn take(&mut self, frame: Frame) -> Result<(), String> {
         self.report.frames += 1;
         match self.job.task {
-            Task::Verify => {
+            Task::Verify | Task::Remote => {
                 self.verify(frame);
                 Ok(())
             }
+            Task::View => self.count(&frame),
             Task::Scale => {
                 self.count(&frame)?;
                 self.scale(&frame)
@@ -191,7 +211,7 @@ impl Worker<'_> {
 
     /// Checks every page twice: when the frame comes, and again when it is given back.
     fn verify(&mut self, frame: Frame) {
-        if self.report.write_attempts == 0 {
+        if self.report.write_attempts == 0 && self.job.task == Task::Verify {
             self.try_to_write(&frame);
         }
         if let Some((number, kept)) = self.kept.take() {

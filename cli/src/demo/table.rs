@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::scene::Scene;
+use super::seen::Scene;
 use crate::exit::Failure;
 use crate::output;
 
@@ -34,13 +34,14 @@ impl<'a> Rows<'a> {
         self.next = Instant::now() + self.every;
         if !std::mem::replace(self.headed, true) {
             output::line(
-                "  TIME  WHAT                 PUBLISHED    FPS  VERIFIER  LOST  BAD    SCALER  LOST  RECORDER  LOST  HELD  POOL MiB",
+                "  TIME  WHAT                 PUBLISHED    FPS  VERIFIER  LOST  BAD  SCALER  LOST  RECORDER  LOST  REMOTE  LOST  BAD  HELD  POOL MiB",
             )?;
         }
         let info = &scene.publisher.info;
         let waiting: usize = info.subscribers.iter().map(|one| one.mailbox).sum();
+        let remote = scene.behind.as_ref().map(|behind| behind.remote.clone()).unwrap_or_default();
         Ok(output::line(format_args!(
-            "{:5.1}s  {phase:<20} {:>9} {:>6.1} {:>9} {:>5} {:>4} {:>9} {:>5} {:>9} {:>5} {:>5} {:>9.0}",
+            "{:5.1}s  {phase:<20} {:>9} {:>6.1} {:>9} {:>5} {:>4} {:>7} {:>5} {:>9} {:>5} {:>7} {:>5} {:>4} {:>5} {:>9.0}",
             self.began.elapsed().as_secs_f64(),
             scene.publisher.frames,
             scene.publisher.fps,
@@ -51,6 +52,9 @@ impl<'a> Rows<'a> {
             scene.scaler.lost,
             scene.recorder.frames,
             scene.recorder.lost,
+            remote.frames,
+            remote.lost,
+            remote.bad,
             info.publisher.held.max(waiting),
             info.publisher.pool_total as f64 / (1 << 20) as f64,
         ))?)

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::scene::{Plan, Scene};
+use super::scene::Plan;
+use super::seen::{Behind, Scene};
 use crate::output::{Table, bytes};
 
 /// One check.
@@ -35,7 +36,7 @@ pub(super) fn judge(plan: &Plan, scene: &Scene, folder: &Path) -> Vec<Check> {
     );
     check("verifier lost nothing", scene.verifier_lost == 0, lost(scene));
     stop_checks(plan, scene, &mut check);
-    kill_checks(scene, &mut check);
+    kill_checks(plan, scene, &mut check);
     check(
         "same pages, not copies",
         scene.pages.mapped > 0 && scene.pages.foreign == 0 && scene.publisher.info.publisher.copied == 0,
@@ -61,6 +62,9 @@ pub(super) fn judge(plan: &Plan, scene: &Scene, folder: &Path) -> Vec<Check> {
             scene.publisher.starved
         ),
     );
+    if let Some(behind) = &scene.behind {
+        behind_checks(behind, &mut check);
+    }
     files_checks(plan, scene, folder, &mut check);
     let deaths = scene.deaths.join("; ");
     check(
@@ -108,7 +112,7 @@ fn stop_checks(plan: &Plan, scene: &Scene, check: &mut impl FnMut(&'static str, 
     );
 }
 
-fn kill_checks(scene: &Scene, check: &mut impl FnMut(&'static str, bool, String)) {
+fn kill_checks(plan: &Plan, scene: &Scene, check: &mut impl FnMut(&'static str, bool, String)) {
     let kill = &scene.kill;
     check(
         "one killed: others lost nothing",
@@ -120,13 +124,49 @@ fn kill_checks(scene: &Scene, check: &mut impl FnMut(&'static str, bool, String)
         "its frames came back",
         kill.held > 0
             && kill.reclaimed >= kill.held as u64
-            && kill.left == 2
+            && kill.left == 2 + usize::from(plan.relay)
             && kill.reclaimed_ms.is_some_and(|ms| ms < RECLAIM_LIMIT_MS),
         format!(
             "{} frames, {} after kill -9 (its process was gone after {})",
             kill.reclaimed,
             ms(kill.reclaimed_ms),
             ms(kill.gone_ms)
+        ),
+    );
+}
+
+/// What came over TCP from the relay.
+fn behind_checks(behind: &Behind, check: &mut impl FnMut(&'static str, bool, String)) {
+    let Behind { relay, remote, viewer, .. } = behind;
+    check(
+        "by TCP: every page right",
+        remote.frames > 0 && remote.bad + viewer.bad == 0,
+        match remote.first_bad.as_ref().or(viewer.first_bad.as_ref()) {
+            None => format!("{} frames behind the relay, each checked twice", remote.frames),
+            Some(bad) => format!("{} frames wrong; the first: {bad}", remote.bad + viewer.bad),
+        },
+    );
+    let slow = if behind.slow > 0 { ", as the links said: this machine is too busy" } else { "" };
+    check(
+        "by TCP: nothing lost",
+        behind.lost <= behind.slow,
+        format!("{} of {} frames missing{slow}", behind.lost, relay.frames),
+    );
+    check(
+        "the relay copies nothing",
+        behind.pages.mapped > 0
+            && behind.pages.foreign + behind.pages.writable == 0
+            && relay.info.publisher.copied == 0,
+        format!("it maps {} memory files, {} not the publisher's", behind.pages.mapped, behind.pages.foreign),
+    );
+    // Who waits for the stopped one gets next to nothing, who is only slow on this machine gets most.
+    let undisturbed = behind.received > 0 && behind.received * 4 >= behind.relayed * 3;
+    check(
+        "one stopped behind the relay",
+        behind.dropped > 0 && undisturbed && behind.received_after > 0,
+        format!(
+            "{} frames were not for it, the other got {}, the relay {}; it went on: {} frames received",
+            behind.dropped, behind.received, behind.relayed, behind.received_after
         ),
     );
 }
@@ -166,9 +206,14 @@ mod tests {
 
     #[test]
     fn a_scene_in_which_nothing_happened_holds_next_to_nothing() {
-        let plan = super::super::plan(true, None, false);
-        let checks = judge(&plan, &Scene::default(), Path::new("/nonexistent"));
+        let plan = super::super::plan(true, None, false, true);
+        let scene = Scene { behind: Some(Behind::default()), ..Scene::default() };
+        let checks = judge(&plan, &scene, Path::new("/nonexistent"));
         let held: Vec<_> = checks.iter().filter(|check| check.held).map(|check| check.name).collect();
-        assert_eq!(held, ["verifier lost nothing", "nobody ended by itself"], "{checks:#?}");
+        assert_eq!(
+            held,
+            ["verifier lost nothing", "by TCP: nothing lost", "nobody ended by itself"],
+            "{checks:#?}"
+        );
     }
 }

@@ -28,6 +28,8 @@ pub(crate) enum Role {
     BenchConsumer(crate::bench::Job),
     /// Publishes the demonstration's picture.
     DemoPublisher(crate::demo::PublisherJob),
+    /// Passes it on.
+    DemoRelay(crate::demo::RelayJob),
     /// Receives it.
     DemoSubscriber(crate::demo::SubscriberJob),
     /// Publishes it by another transport.
@@ -61,6 +63,7 @@ impl Worker {
             Role::BenchProducer(job) => crate::bench::produce(&job, &control),
             Role::BenchConsumer(job) => crate::bench::consume(&job, &control),
             Role::DemoPublisher(job) => crate::demo::publish(&job, &control),
+            Role::DemoRelay(job) => crate::demo::relay(&job, &control),
             Role::DemoSubscriber(job) => crate::demo::subscribe(&job, &control),
             #[cfg(feature = "gstreamer")]
             Role::RivalProducer(job) => crate::demo::rival_produce(&job, &control),
