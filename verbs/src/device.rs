@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -70,7 +71,8 @@ impl Verbs {
             let context = unsafe { (self.table.open_device)(device) };
             NonNull::new(context).ok_or_else(|| DeviceError::last("ibv_open_device"))
         })?;
-        let device = Device { table: self.table, context, name: name.into() };
+        let failed = AtomicBool::new(false);
+        let device = Device { table: self.table, context, name: name.into(), failed };
         device.unblock_events()?;
         Ok(Arc::new(device))
     }
@@ -78,17 +80,24 @@ impl Verbs {
     /// The first device with a RoCEv2 entry for `address` at an active port, and that entry. Index 0 is never just taken:
     /// it is often a RoCEv1 or a link-local entry.
     pub fn device_for(&self, address: IpAddr) -> Result<(Arc<Device>, Gid), DeviceError> {
-        let mut down = None;
+        let (mut down, mut closed) = (None, None);
         for name in self.devices()? {
-            // one that this user may not open, or that has just gone, hides no other
-            let Ok(device) = self.open_device(&name) else { continue };
+            let device = match self.open_device(&name) {
+                Ok(device) => device,
+                // one that has just gone is not there; one that this user may not open hides no other
+                Err(DeviceError::Removed { .. }) => continue,
+                Err(error) => {
+                    closed.get_or_insert(error);
+                    continue;
+                }
+            };
             match device.gid_for(address) {
                 Ok(gid) => return Ok((device, gid)),
                 Err(error @ DeviceError::PortDown { .. }) => down = Some(error),
                 Err(_) => {}
             }
         }
-        Err(down.unwrap_or(DeviceError::NoGid(address)))
+        Err(down.or(closed).unwrap_or(DeviceError::NoGid(address)))
     }
 
     fn name_of(&self, device: *mut ibv_device) -> String {
@@ -146,6 +155,8 @@ pub struct Device {
     pub(crate) table: Table,
     pub(crate) context: NonNull<ibv_context>,
     name: String,
+    /// Whether it has said that it is gone or broken.
+    pub(crate) failed: AtomicBool,
 }
 
 // SAFETY: libibverbs' calls on a context are thread-safe (ibv_context has its own mutex), and none is bound to a thread.

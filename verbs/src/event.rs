@@ -1,5 +1,7 @@
 //! What a device reports by itself.
 
+use std::sync::atomic::Ordering;
+
 use crate::ffi::*;
 use crate::{Device, DeviceError};
 
@@ -22,6 +24,21 @@ pub enum Event {
 }
 
 impl Device {
+    /// Whether the device is gone or broken. It never waits; events that say anything else are read and dropped, so either
+    /// this is asked or [`next_event`](Self::next_event).
+    pub fn has_failed(&self) -> bool {
+        while !self.failed.load(Ordering::Relaxed) {
+            match self.next_event() {
+                Ok(Some(Event::DeviceFailed)) | Err(DeviceError::Removed { .. }) => {
+                    self.failed.store(true, Ordering::Relaxed);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return false,
+            }
+        }
+        true
+    }
+
     /// The next event, if there is one. It never waits.
     pub fn next_event(&self) -> Result<Option<Event>, DeviceError> {
         let mut event = ibv_async_event { element: std::ptr::null_mut(), event_type: 0 };

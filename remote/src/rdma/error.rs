@@ -12,6 +12,9 @@ pub enum RdmaError {
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The device has said that it is gone or broken.
+    #[error("the RDMA device {0} is gone, or broken: `rdma link` and the kernel's log say more")]
+    Gone(String),
     /// The two queue pairs do not come together.
     #[error(transparent)]
     Connect(#[from] ConnectError),

@@ -1,6 +1,7 @@
 //! What both ends have: a queue pair that comes up with the peer's hello.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pagecast_verbs::{
     Completion, CompletionQueue, Depth, ENDPOINT_BYTES, Endpoint, Gid, ProtectionDomain, QueuePair, State,
@@ -15,16 +16,22 @@ pub(super) const MAX_GRANTS: usize = 8;
 /// A frame of 1 GiB in 16 segments, in messages of 8 MiB, twice.
 const DEPTH: Depth = Depth { send: 512, receive: 2 * MAX_GRANTS as u32, pieces: 1 };
 
+/// Pauses between looks whether the device is still there.
+const ASK: Duration = Duration::from_millis(200);
+
 /// A queue pair.
 pub(super) struct Pair {
     pub(super) queue: QueuePair,
     ended: Vec<Completion>,
+    /// When the device was last asked whether it is still there.
+    asked: Instant,
 }
 
 impl Pair {
     pub(super) fn new(domain: &Arc<ProtectionDomain>, gid: &Gid) -> Result<Self, RdmaError> {
         let completions = CompletionQueue::new(domain.device(), DEPTH.completions())?;
-        Ok(Self { queue: QueuePair::new(domain, completions, gid, DEPTH)?, ended: Vec::new() })
+        let queue = QueuePair::new(domain, completions, gid, DEPTH)?;
+        Ok(Self { queue, ended: Vec::new(), asked: Instant::now() })
     }
 
     /// The peer's hello has come.
@@ -38,6 +45,14 @@ impl Pair {
 
     /// What has completed. The completion channel wakes for everything after it.
     pub(super) fn completions(&mut self) -> Result<std::vec::Drain<'_, Completion>, LinkError> {
+        // A device that is gone completes nothing. Whoever has a link looks at it once a second at least.
+        if self.asked.elapsed() >= ASK {
+            self.asked = Instant::now();
+            let device = self.queue.completions().device();
+            if device.has_failed() {
+                return Err(RdmaError::Gone(device.name().to_owned()).into());
+            }
+        }
         self.queue.completions().arm().map_err(RdmaError::from)?;
         self.queue.poll(&mut self.ended).map_err(RdmaError::from)?;
         Ok(self.ended.drain(..))

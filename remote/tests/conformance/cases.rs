@@ -8,8 +8,7 @@ use pagecast_ipc::wire::{ToPublisher, ToSubscriber};
 use pagecast_remote::limits::{HEARTBEAT, MAX_FRAMES_UNDER_WAY};
 use pagecast_remote::{FromPublisher, FromSubscriber, LinkError};
 
-use crate::Ends;
-use crate::support::{Link, event, events, packet_to_publisher, packet_to_subscriber};
+use crate::support::{Ends, Link, event, events, packet_to_publisher, packet_to_subscriber};
 
 pub(crate) fn packets_arrive_in_order_both_ways(ends: Ends) {
     let mut link = Link::new(ends);

@@ -5,13 +5,12 @@ mod support;
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 
-use pagecast_remote::rdma::{RdmaReceiver, RdmaSender, Sources};
+use pagecast_remote::memory;
 use pagecast_remote::tcp::{TcpReceiver, TcpSender};
-use pagecast_remote::{Receiver, Sender, memory};
 use pagecast_verbs::Verbs;
 use pagecast_verbs::fake::Fake;
 
-type Ends = (Box<dyn Sender>, Box<dyn Receiver>);
+use support::Ends;
 
 fn in_process() -> Ends {
     let (sender, receiver) = memory::pair().expect("a pair");
@@ -29,7 +28,7 @@ fn tcp() -> Ends {
 fn rdma_fake() -> Ends {
     let address = |last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
     let fake = Fake::new(&[address(1), address(2)]);
-    let ends = rdma(&fake.verbs(), [address(1), address(2)]);
+    let ends = support::rdma(&fake.verbs(), [address(1), address(2)]);
     // The devices last as long as the process.
     std::mem::forget(fake);
     ends
@@ -44,21 +43,12 @@ fn rdma_rxe() -> Option<Ends> {
         Err(error) => Err(error.to_string()),
     });
     match found {
-        Ok(verbs) => Some(rdma(&verbs, addresses)),
+        Ok(verbs) => Some(support::rdma(&verbs, addresses)),
         Err(why) => {
             support::skip(&why);
             None
         }
     }
-}
-
-fn rdma(verbs: &Verbs, addresses: [IpAddr; 2]) -> Ends {
-    let listener = TcpListener::bind((addresses[0], 0)).expect("a port");
-    let near = support::connect_from(addresses[1], listener.local_addr().expect("its address"));
-    let (far, _) = listener.accept().expect("a connection");
-    let sources = Sources::new(verbs, addresses[0]).expect("a device");
-    let sender = RdmaSender::new(far, &sources).expect("an end");
-    (Box::new(sender), Box::new(RdmaReceiver::new(near, verbs).expect("an end")))
 }
 
 /// Cases for one kind of link.
@@ -70,7 +60,7 @@ macro_rules! conformance {
         mod $name {
             $(#[test]
             fn $case() {
-                if let Some(ends) = Option::<crate::Ends>::from(crate::$kind()) {
+                if let Some(ends) = Option::<crate::support::Ends>::from(crate::$kind()) {
                     crate::cases::$case(ends);
                 }
             })*

@@ -1,7 +1,7 @@
 //! Frames with known bytes, and a driver for both ends.
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,9 +10,13 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollTimeout, poll};
 use pagecast_allocators::{Backing, BackingChoice, Buffer, Wants, open};
 use pagecast_ipc::wire::{Event, Frame, PacketBuilder, Packets, Segment, ToPublisher, ToSubscriber};
+use pagecast_remote::rdma::{RdmaReceiver, RdmaSender, Sources};
 use pagecast_remote::{
     FromPublisher, FromSubscriber, LinkError, Pages, Part, Payload, Receiver, Room, Sender,
 };
+use pagecast_verbs::Verbs;
+
+pub(crate) type Ends = (Box<dyn Sender>, Box<dyn Receiver>);
 
 pub(crate) const EPOCH: u32 = 77;
 /// A test that passes never waits for it.
@@ -120,7 +124,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new((sender, receiver): crate::Ends) -> Self {
+    pub(crate) fn new((sender, receiver): Ends) -> Self {
         allow_files();
         Self {
             sender,
@@ -264,4 +268,14 @@ pub(crate) fn connect_from(own: IpAddr, to: SocketAddr) -> TcpStream {
     bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(own, 0))).expect("an address of its own");
     connect(fd.as_raw_fd(), &SockaddrStorage::from(to)).expect("a connection");
     fd.into()
+}
+
+/// Both ends of a link over RDMA, from the first to the second address.
+pub(crate) fn rdma(verbs: &Verbs, addresses: [IpAddr; 2]) -> Ends {
+    let listener = TcpListener::bind((addresses[0], 0)).expect("a port");
+    let near = connect_from(addresses[1], listener.local_addr().expect("its address"));
+    let (far, _) = listener.accept().expect("a connection");
+    let sources = Sources::new(verbs, addresses[0]).expect("a device");
+    let sender = RdmaSender::new(far, &sources).expect("an end");
+    (Box::new(sender), Box::new(RdmaReceiver::new(near, verbs).expect("an end")))
 }

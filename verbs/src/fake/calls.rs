@@ -17,7 +17,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 use super::model::{Pair, Queue, Receive, Region, Work};
 use super::objects::{FakeChannel, FakeContext, FakeDevice, FakeRegion, Mapping, event, take};
-use super::{Inject, World};
+use super::{Call, Inject, World};
 use crate::ffi::*;
 use crate::table::Table;
 
@@ -70,6 +70,12 @@ unsafe fn alive<'a>(of: *mut ibv_context) -> Result<&'a World, Errno> {
     if removed { Err(Errno::EIO) } else { Ok(&context.world) }
 }
 
+/// As [`alive`], or that this call is to fail.
+unsafe fn ready<'a>(of: *mut ibv_context, call: Call) -> Result<&'a World, Errno> {
+    let world = unsafe { alive(of) }?;
+    world.refuses(call).map_or(Ok(world), Err)
+}
+
 /// `count` says which world is meant; the real library only writes it.
 unsafe extern "C" fn get_device_list(count: *mut c_int) -> *mut *mut ibv_device {
     let world = World::find(unsafe { *count });
@@ -95,6 +101,9 @@ unsafe extern "C" fn open_device(device: *mut ibv_device) -> *mut ibv_context {
     let (Some(world), Some(event)) = (World::find(device.world), event()) else { return fail(Errno::ENODEV) };
     if world.model().devices[device.index].removed {
         return fail(Errno::ENODEV);
+    }
+    if let Some(errno) = world.refuses(Call::Open) {
+        return fail(errno);
     }
     let unused = std::ptr::null();
     let ops = ibv_context_ops {
@@ -205,7 +214,7 @@ unsafe extern "C" fn get_async_event(of: *mut ibv_context, event: *mut ibv_async
 unsafe extern "C" fn ack_async_event(_: *mut ibv_async_event) {}
 
 unsafe extern "C" fn alloc_pd(of: *mut ibv_context) -> *mut ibv_pd {
-    match unsafe { alive(of) } {
+    match unsafe { ready(of, Call::Domain) } {
         Err(errno) => fail(errno),
         Ok(world) => {
             let made = Box::into_raw(Box::new(ibv_pd { context: of, handle: 0 }));
@@ -308,7 +317,7 @@ unsafe extern "C" fn dereg_mr(mr: *mut ibv_mr) -> c_int {
 }
 
 unsafe extern "C" fn create_comp_channel(of: *mut ibv_context) -> *mut ibv_comp_channel {
-    match (unsafe { alive(of) }, event()) {
+    match (unsafe { ready(of, Call::Channel) }, event()) {
         (Err(errno), _) => fail(errno),
         (Ok(_), None) => fail(Errno::EMFILE),
         (Ok(_), Some(event)) => {
@@ -330,7 +339,7 @@ unsafe extern "C" fn create_cq(
     channel: *mut ibv_comp_channel,
     _: c_int,
 ) -> *mut ibv_cq {
-    let world = match unsafe { alive(of) } {
+    let world = match unsafe { ready(of, Call::CompletionQueue) } {
         Err(errno) => return fail(errno),
         Ok(world) => world,
     };
@@ -394,7 +403,7 @@ unsafe extern "C" fn req_notify_cq(cq: *mut ibv_cq, _: c_int) -> c_int {
 
 unsafe extern "C" fn create_qp(pd: *mut ibv_pd, attr: *mut ibv_qp_init_attr) -> *mut ibv_qp {
     let (of, attr) = unsafe { ((*pd).context, &*attr) };
-    let world = match unsafe { alive(of) } {
+    let world = match unsafe { ready(of, Call::QueuePair) } {
         Err(errno) => return fail(errno),
         Ok(world) => world,
     };
@@ -429,7 +438,7 @@ unsafe extern "C" fn create_qp(pd: *mut ibv_pd, attr: *mut ibv_qp_init_attr) -> 
 
 unsafe extern "C" fn modify_qp(qp: *mut ibv_qp, attr: *mut ibv_qp_attr, _: c_int) -> c_int {
     let (of, number, attr) = unsafe { ((*qp).context, (*qp).qp_num, &*attr) };
-    let world = match unsafe { alive(of) } {
+    let world = match unsafe { ready(of, Call::Modify) } {
         Err(errno) => return errno as c_int,
         Ok(world) => world,
     };
@@ -520,7 +529,7 @@ unsafe extern "C" fn post_send(
 unsafe extern "C" fn post_recv(qp: *mut ibv_qp, wr: *mut ibv_recv_wr, bad: *mut *mut ibv_recv_wr) -> c_int {
     let (of, number) = unsafe { ((*qp).context, (*qp).qp_num) };
     unsafe { *bad = wr };
-    let world = match unsafe { alive(of) } {
+    let world = match unsafe { ready(of, Call::PostReceive) } {
         Err(errno) => return errno as c_int,
         Ok(world) => world,
     };

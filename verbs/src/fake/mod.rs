@@ -13,6 +13,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::errno::Errno;
+
 use self::model::Model;
 use self::objects::FakeDevice;
 use crate::Verbs;
@@ -22,6 +24,8 @@ use crate::ffi::*;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inject {
+    /// A call that makes or sets up something fails with this errno.
+    Call(Call, i32),
     /// A registration fails with this errno.
     Register(i32),
     /// A registration of a dma-buf fails with this errno.
@@ -39,6 +43,41 @@ pub enum Inject {
     DestroyQueuePair(i32),
     /// A completion for work that was never posted.
     StrayCompletion,
+}
+
+/// A call that can be made to fail.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// `ibv_open_device`.
+    Open,
+    /// `ibv_alloc_pd`.
+    Domain,
+    /// `ibv_create_comp_channel`.
+    Channel,
+    /// `ibv_create_cq`.
+    CompletionQueue,
+    /// `ibv_create_qp`.
+    QueuePair,
+    /// `ibv_modify_qp`.
+    Modify,
+    /// `ibv_post_recv`.
+    PostReceive,
+}
+
+impl Call {
+    /// Its name in verbs.h.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "ibv_open_device",
+            Self::Domain => "ibv_alloc_pd",
+            Self::Channel => "ibv_create_comp_channel",
+            Self::CompletionQueue => "ibv_create_cq",
+            Self::QueuePair => "ibv_create_qp",
+            Self::Modify => "ibv_modify_qp",
+            Self::PostReceive => "ibv_post_recv",
+        }
+    }
 }
 
 /// The world of some fake devices that reach each other.
@@ -62,6 +101,14 @@ fn worlds() -> MutexGuard<'static, BTreeMap<c_int, Arc<World>>> {
 impl World {
     fn find(id: c_int) -> Option<Arc<Self>> {
         worlds().get(&id).cloned()
+    }
+
+    /// The error that this call is to fail with.
+    fn refuses(&self, call: Call) -> Option<Errno> {
+        self.model().fault(|fault| match fault {
+            Inject::Call(wanted, errno) if *wanted == call => Some(Errno::from_raw(*errno)),
+            _ => None,
+        })
     }
 
     fn model(&self) -> MutexGuard<'_, Model> {

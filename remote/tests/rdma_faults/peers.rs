@@ -1,0 +1,280 @@
+//! Peers that grant, ring and write what they must not.
+
+use std::net::TcpListener;
+
+use pagecast_ipc::wire::{Frame, Segment, ToSubscriber};
+use pagecast_remote::rdma::{RdmaReceiver, RdmaSender, Sources};
+use pagecast_remote::{FromPublisher, LinkError, Part, Payload, Receiver, Sender};
+use pagecast_verbs::fake::Fake;
+use pagecast_verbs::{Access, Doorbell, Remote};
+
+use crate::raw::{GRANT, HELLO, PACKET, Raw};
+use crate::support::{Stock, buffer, bytes, connect_from, packet_to_subscriber};
+use crate::{ADDRESSES, assert_clean};
+
+const SIZE: usize = 5000;
+
+/// A subscriber's end, and a publisher that says what it likes.
+struct False {
+    fake: Fake,
+    publisher: Raw,
+    receiver: RdmaReceiver,
+    stock: Stock,
+    events: Vec<FromPublisher>,
+    end: Option<LinkError>,
+}
+
+impl False {
+    fn new() -> Self {
+        let fake = Fake::new(&ADDRESSES);
+        let verbs = fake.verbs();
+        let listener = TcpListener::bind((ADDRESSES[0], 0)).expect("a port");
+        let near = connect_from(ADDRESSES[1], listener.local_addr().expect("its address"));
+        let publisher = Raw::new(&verbs, 0, listener.accept().expect("a connection").0);
+        let receiver = RdmaReceiver::new(near, &verbs).expect("an end");
+        let stock = Stock { left: 9, never: false };
+        let mut meeting = Self { fake, publisher, receiver, stock, events: Vec::new(), end: None };
+        meeting.meet();
+        meeting
+    }
+
+    fn meet(&mut self) {
+        let Self { publisher, receiver, stock, events, .. } = self;
+        publisher.meet(|| turn(receiver, stock, events).expect("it stands"));
+    }
+
+    /// The record of a frame of that size.
+    fn announce(&mut self, number: u64, size: usize) {
+        let segment = Segment { buffer: 0, offset: 0, length: size as u64 };
+        let frame = Frame { id: number, segments: [segment].into_iter().collect(), ..Frame::default() };
+        self.publisher.say(PACKET, &packet_to_subscriber(&ToSubscriber::Frame(frame)));
+    }
+
+    /// The place that is granted: its number, where, and its length.
+    fn granted(&mut self) -> (u32, Remote, u64) {
+        let Self { publisher, receiver, stock, events, .. } = self;
+        let (kind, body) = publisher.hear(|| turn(receiver, stock, events).expect("it stands"));
+        assert_eq!(kind, GRANT);
+        let word = |at: usize| u32::from_le_bytes(body[at..at + 4].try_into().expect("four bytes"));
+        let long = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes"));
+        (word(0), Remote { address: long(8), rkey: word(4) }, long(16))
+    }
+
+    /// Steps until the link ends; says why.
+    fn ends(&mut self) -> String {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while self.end.is_none() {
+            assert!(std::time::Instant::now() < deadline, "it did not end");
+            self.end = turn(&mut self.receiver, &mut self.stock, &mut self.events).err();
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        self.end.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
+    fn steps(&mut self) {
+        for _ in 0..50 {
+            turn(&mut self.receiver, &mut self.stock, &mut self.events).expect("it stands");
+        }
+    }
+
+    fn leaves_nothing(self) {
+        let Self { fake, publisher, receiver, events, .. } = self;
+        drop((publisher, receiver, events));
+        assert_clean(&fake);
+    }
+}
+
+fn turn(
+    receiver: &mut RdmaReceiver,
+    stock: &mut Stock,
+    events: &mut Vec<FromPublisher>,
+) -> Result<(), LinkError> {
+    receiver.flush()?;
+    receiver.receive(stock, events)
+}
+
+/// The control of what follows: a publisher that does as it should is believed.
+#[test]
+fn who_writes_to_its_place_and_rings_once_delivers() {
+    let mut link = False::new();
+    let (pages, region) = link.publisher.pages(SIZE, Access::Source);
+    pages.mapping().expect("mapped").copy_from(0, &bytes(1, SIZE)).expect("it fits");
+    link.announce(1, SIZE);
+    let (slot, place, length) = link.granted();
+    assert_eq!(length, SIZE as u64);
+    link.publisher.write(&region, SIZE as u32, place, None);
+    link.steps();
+    assert!(link.events.is_empty(), "bytes without a word about them are no frame");
+    link.publisher.write(&region, SIZE as u32, place, Some(slot));
+    link.steps();
+    let [FromPublisher::Frame { room: Some(room), .. }] = &link.events[..] else { panic!("no frame") };
+    let mut content = vec![0; SIZE];
+    let mapping = room.part.buffer().mapping().expect("mapped");
+    mapping.copy_to(room.part.offset(), &mut content).expect("within it");
+    assert!(content == bytes(1, SIZE));
+    drop((pages, region));
+    link.leaves_nothing();
+}
+
+#[test]
+fn immediates_that_name_no_place_end_the_link() {
+    // Before anything was granted; a number that was not granted; one that has been used.
+    for case in 0..3 {
+        let mut link = False::new();
+        let (pages, region) = link.publisher.pages(SIZE, Access::Source);
+        let mut slot = 77;
+        let mut place = Remote { address: 0, rkey: 0 };
+        if case > 0 {
+            link.announce(1, SIZE);
+            let granted = link.granted();
+            (slot, place) = (granted.0 + 1, granted.1);
+        }
+        if case == 2 {
+            slot -= 1;
+            link.publisher.write(&region, SIZE as u32, place, Some(slot));
+            link.steps();
+            assert_eq!(link.events.len(), 1);
+        }
+        link.publisher.write(&region, if case == 0 { 0 } else { SIZE as u32 }, place, Some(slot));
+        let said = link.ends();
+        assert!(said.contains("an immediate"), "{case}: {said}");
+        assert_eq!(link.events.len(), usize::from(case == 2), "nothing more was made of it");
+        drop((pages, region));
+        link.leaves_nothing();
+    }
+}
+
+#[test]
+fn messages_without_a_number_end_the_link() {
+    let mut link = False::new();
+    link.publisher.queue.post_frame(1, &[], Doorbell::Send { from: &[] }).expect("posted");
+    let said = link.ends();
+    assert!(said.contains("a message"), "{said}");
+    link.leaves_nothing();
+}
+
+#[test]
+fn writes_outside_of_a_place_are_refused_and_end_the_link() {
+    // Another key, before the region, past its end.
+    for case in 0..3 {
+        let mut link = False::new();
+        let (pages, region) = link.publisher.pages(1 << 20, Access::Source);
+        link.announce(1, SIZE);
+        let (slot, place, _) = link.granted();
+        let wrong = match case {
+            0 => Remote { rkey: place.rkey + 256, ..place },
+            1 => Remote { address: place.address - 4096, ..place },
+            _ => Remote { address: place.address + (1 << 16), ..place },
+        };
+        link.publisher.write(&region, SIZE as u32, wrong, Some(slot));
+        assert!(!link.ends().is_empty());
+        assert!(link.events.is_empty(), "no frame was made of it");
+        drop((pages, region));
+        link.leaves_nothing();
+    }
+}
+
+#[test]
+fn words_that_have_no_place_end_the_link() {
+    let place = Remote { address: 4096, rkey: 5 };
+    type Lie = (&'static str, fn(&mut Raw, Remote));
+    let lies: [Lie; 6] = [
+        ("a place for a frame", |raw, place| raw.grant(1, place, 5)),
+        ("a second hello", |raw, _| raw.say(HELLO, &raw.queue.endpoint().to_bytes())),
+        ("an unknown message", |raw, _| raw.say(99, b"what")),
+        ("an unknown message", |raw, _| raw.say(GRANT, b"short")),
+        ("limit", |raw, _| raw.bytes(&[255, 255, 255, 127, PACKET])),
+        ("", |raw, _| raw.say(PACKET, &[7; 40])),
+    ];
+    for (why, lie) in lies {
+        let mut link = False::new();
+        lie(&mut link.publisher, place);
+        let said = link.ends();
+        assert!(said.contains(why) && said.contains("at fault"), "{said}, and not {why}");
+        link.leaves_nothing();
+    }
+}
+
+/// A publisher's end with a frame to send, and a subscriber that says what it likes.
+fn hostile(lie: impl FnOnce(&mut Raw)) -> (Fake, String, usize) {
+    let fake = Fake::new(&ADDRESSES);
+    let verbs = fake.verbs();
+    let listener = TcpListener::bind((ADDRESSES[0], 0)).expect("a port");
+    let near = connect_from(ADDRESSES[1], listener.local_addr().expect("its address"));
+    let sources = Sources::new(&verbs, ADDRESSES[0]).expect("a device");
+    let far = listener.accept().expect("a connection").0;
+    let mut sender = RdmaSender::new(far, &sources).expect("an end");
+    let mut raw = Raw::new(&verbs, 1, near);
+    let (mut done, mut events) = (Vec::new(), Vec::new());
+    raw.meet(|| {
+        sender.flush(&mut done).and_then(|()| sender.receive(&mut events)).expect("it stands");
+    });
+    let segment = Segment { buffer: 0, offset: 0, length: SIZE as u64 };
+    let frame = Frame { id: 1, segments: [segment].into_iter().collect(), ..Frame::default() };
+    let parts = [Part::new(buffer(SIZE), 0, SIZE).expect("a part")].into_iter().collect();
+    let payload = Payload { parts, hold: Box::new(()), still_valid: None };
+    sender.send_frame(1, &packet_to_subscriber(&ToSubscriber::Frame(frame)), payload);
+    lie(&mut raw);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let end = loop {
+        assert!(std::time::Instant::now() < deadline, "it did not end");
+        if let Err(error) = sender.flush(&mut done).and_then(|()| sender.receive(&mut events)) {
+            break error.to_string();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    };
+    drop((sender, raw, sources));
+    (fake, end, done.len())
+}
+
+#[test]
+fn a_subscriber_that_lies_ends_its_link_and_reads_nothing() {
+    let nowhere = Remote { address: 4096, rkey: 5 };
+    let whole = SIZE as u64;
+    type Lie = (&'static str, Box<dyn FnOnce(&mut Raw)>);
+    let lies: Vec<Lie> = vec![
+        ("a place of another size", Box::new(move |raw| raw.grant(1, nowhere, whole + 1))),
+        ("a place of another size", Box::new(move |raw| raw.grant(1, nowhere, u64::MAX))),
+        ("", Box::new(move |raw| raw.grant(1, nowhere, whole))),
+        ("", Box::new(move |raw| raw.grant(1, Remote { address: u64::MAX - 9, rkey: 5 }, whole))),
+        (
+            "a place for no frame",
+            Box::new(move |raw| {
+                let (pages, region) = raw.pages(SIZE, Access::Receive);
+                (0..4).for_each(|_| raw.queue.post_recv(0, &[]).expect("posted"));
+                let place = Remote { address: region.address(), rkey: region.rkey() };
+                raw.grant(1, place, whole);
+                raw.grant(1, place, whole);
+                std::mem::forget((pages, region));
+            }),
+        ),
+        // Nothing was posted for the immediate: not ready, for ever.
+        (
+            "",
+            Box::new(move |raw| {
+                let (pages, region) = raw.pages(SIZE, Access::Receive);
+                raw.grant(1, Remote { address: region.address(), rkey: region.rkey() }, whole);
+                std::mem::forget((pages, region));
+            }),
+        ),
+        // Pages that only it may write.
+        (
+            "",
+            Box::new(move |raw| {
+                let (pages, region) = raw.pages(SIZE, Access::Local);
+                raw.queue.post_recv(0, &[]).expect("posted");
+                raw.grant(1, Remote { address: region.address(), rkey: region.rkey() }, whole);
+                std::mem::forget((pages, region));
+            }),
+        ),
+        ("a second hello", Box::new(|raw| raw.say(HELLO, &raw.queue.endpoint().to_bytes()))),
+        ("an unknown message", Box::new(|raw| raw.say(0, b""))),
+        ("closed", Box::new(|raw| raw.hang_up())),
+    ];
+    for (why, lie) in lies {
+        let (fake, said, done) = hostile(lie);
+        assert!(said.contains(why) && !said.is_empty(), "{said}, and not {why}");
+        assert!(done <= usize::from(why == "a place for no frame"), "{said}");
+        assert_eq!(fake.violations(), Vec::<String>::new());
+    }
+}
