@@ -57,6 +57,9 @@ select_toolchain() {
   die "rustc $need or newer is needed, found ${have:-none}; the distribution's is too old: install rustup, then run this again"
 }
 
+# Is there a libclang that the crate rdma-sys can be built with?
+rdma_sys_builds() { compgen -G '/usr/lib/*/libclang-1[45].so*' >/dev/null || [ -n "${LIBCLANG_PATH:-}" ]; }
+
 # as_root COMMAND...: run it as root, or return 1 where that is impossible without a password prompt on no terminal.
 as_root() {
   if [ "$(id -u)" = 0 ]; then

@@ -38,8 +38,12 @@ stage_features() {
   local rc=0
   cargo_test features -p pagecast --features tokio || rc=1
   cargo_test features -p pagecast-cli --no-default-features || rc=1
-  # the other filler of the function table; it needs libclang before version 16
-  cargo_test features -p pagecast-verbs --features rdma-sys || rc=1
+  # the other filler of the function table
+  if rdma_sys_builds; then
+    cargo_test features -p pagecast-verbs --features rdma-sys || rc=1
+  elif [ $rc = 0 ]; then
+    skip features "all but rdma-sys passed, which needs libclang 14 or 15"
+  fi
   return $rc
 }
 
