@@ -54,6 +54,30 @@ fn doctor_fails_where_publishers_cannot_be_found() {
 }
 
 #[test]
+fn doctor_says_who_cannot_lock_a_frame_and_what_to_do() {
+    // The limit binds nobody who may lock any amount, as root may.
+    let ordinary = "exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock -- \"$0\" doctor --json";
+    for (who, status) in [("exec \"$0\" doctor --json", "PASS"), (ordinary, "WARN")] {
+        if !nix::unistd::geteuid().is_root() {
+            return common::skip("must be root to drop a capability");
+        }
+        let place = Place::new();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("ulimit -l 64; {who}"), env!("CARGO_BIN_EXE_pagecast")]);
+        let output = shell.env("XDG_RUNTIME_DIR", place.path()).output().unwrap();
+        expect_code(&output, 0);
+        let report = json(&output);
+        let checks = report["checks"].as_array().unwrap();
+        let locked = checks.iter().find(|check| check["name"] == "locked memory").unwrap();
+        assert_eq!(locked["status"], status, "{locked}");
+        if status == "WARN" {
+            assert!(locked["detail"].as_str().unwrap().contains("0 frames of 4K"), "{locked}");
+            assert!(locked["remedy"].as_str().unwrap().contains("ulimit -l"), "{locked}");
+        }
+    }
+}
+
+#[test]
 fn doctor_sees_rdma_devices_and_what_they_can_do() {
     let place = Place::new();
     let report = json(&place.run("doctor --json"));
@@ -74,4 +98,12 @@ fn doctor_sees_rdma_devices_and_what_they_can_do() {
     );
     assert!(all("mr face").iter().all(|face| face.contains("can be registered")), "{report}");
     assert_eq!(all("mr face").len(), ports.len(), "{report}");
+    assert!(ports.iter().all(|port| port.contains("MTU 4096")), "{ports:?}");
+    // Soft RDMA registers no dma-bufs: tried, said, and what follows stands beside.
+    let dma_bufs: Vec<_> = checks.iter().filter(|check| check["name"] == "dma-buf mr").collect();
+    assert_eq!(dma_bufs.len(), ports.len(), "{report}");
+    for check in dma_bufs {
+        assert!(check["detail"].as_str().unwrap().contains(": no ("), "{check}");
+        assert!(check["remedy"].as_str().unwrap().contains("copied once"), "{check}");
+    }
 }

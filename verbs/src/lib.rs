@@ -37,6 +37,7 @@ pub use domain::ProtectionDomain;
 pub use error::{ConnectError, DeviceError, LoadError, PostError, RegisterError};
 pub use event::Event;
 pub use gid::{Gid, GidKind};
+pub use memlock::lockable;
 pub use outcome::{Completion, Done, Fault, Side, WorkError};
 pub use port::{LinkLayer, Mtu, PortAttributes, PortState};
 pub use qp::{

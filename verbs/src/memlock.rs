@@ -46,6 +46,13 @@ impl Allowance {
     }
 }
 
+/// Bytes that this process may still pin, as registrations do; `None` if nothing limits it (`RLIMIT_MEMLOCK`, unless it has
+/// CAP_IPC_LOCK).
+pub fn lockable() -> Option<u64> {
+    let allowance = Allowance::now();
+    Some(allowance.limit?.saturating_sub(allowance.pinned))
+}
+
 /// `size` bytes at `address`, in whole pages of this machine.
 pub(crate) fn whole_pages(address: u64, size: u64) -> u64 {
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096) as u64;

@@ -3,7 +3,9 @@
 use std::fs;
 
 use nix::sys::resource::{Resource, getrlimit};
+use pagecast::PageSize;
 use pagecast::ipc::socket::{Seqpacket, name};
+use pagecast::verbs::lockable;
 
 use super::Check;
 use super::pages::limit;
@@ -11,7 +13,9 @@ use crate::output::bytes;
 
 /// A publisher with 64 subscribers and a pool of some hundred buffers fits below this.
 const FILES: u64 = 4096;
-/// A pool of sixteen 4K frames.
+/// A 4K frame, NV12.
+const FRAME: u64 = 3840 * 2160 * 3 / 2;
+/// A pool of some twenty of them.
 const LOCKED: u64 = 256 << 20;
 /// The kernel's default; the credits of a link are counted for it.
 const SOCKET: u64 = 212_992;
@@ -26,7 +30,7 @@ pub(super) fn kernel() -> Check {
     let mut numbers =
         release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let text = format!("Linux {release} {machine}");
+    let text = format!("Linux {release} {machine}, pages of {}", PageSize::of_machine());
     match version {
         _ if version >= (5, 10) => Check::pass(NAME, text),
         _ if version >= (5, 1) => {
@@ -55,7 +59,13 @@ pub(super) fn locked_memory() -> Check {
         "raise it (ulimit -l unlimited, or LimitMEMLOCK=infinity): needed only to register frames for RDMA";
     match getrlimit(Resource::RLIMIT_MEMLOCK) {
         Ok((soft, _)) if soft >= LOCKED => Check::pass(NAME, limit(soft)),
-        Ok((soft, hard)) => Check::warn(NAME, format!("{}, at most {}", limit(soft), limit(hard)), remedy),
+        Ok((soft, _)) if lockable().is_none() => {
+            Check::pass(NAME, format!("{}, which does not bind this user", limit(soft)))
+        }
+        Ok((soft, hard)) => {
+            let frames = format!("{} frames of 4K NV12", soft / FRAME);
+            Check::warn(NAME, format!("{}, at most {}: {frames}", limit(soft), limit(hard)), remedy)
+        }
         Err(errno) => Check::warn(NAME, errno.to_string(), remedy),
     }
 }

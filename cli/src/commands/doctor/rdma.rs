@@ -7,14 +7,17 @@ use pagecast::verbs::{
     Access, Device, Gid, GidKind, LinkLayer, MemoryRegion, PortAttributes, PortState, ProtectionDomain,
     RegisterError, Verbs,
 };
-use pagecast::{BackingChoice, FaceKind, Pool, PoolOptions, Wants};
+use pagecast::{BackingChoice, FaceKind, Lease, Pool, PoolOptions, Wants};
 
 use super::Check;
 
 const PURPOSE: &str = "needed only to write frames to other hosts by RDMA";
 const SIZE: usize = 1 << 16;
 
-/// One check for the whole, two for each device.
+/// Bytes of a packet's payload that RoCE has at most.
+const LARGEST_MTU: usize = 4096;
+
+/// One check for the whole; one for each port and two for each device.
 pub(super) fn checks() -> Vec<Check> {
     const NAME: &str = "rdma";
     let verbs = match Verbs::open() {
@@ -45,7 +48,7 @@ pub(super) fn checks() -> Vec<Check> {
 fn of_device(device: &Arc<Device>) -> Vec<Check> {
     let ports = device.attributes().map_or(0, |attributes| attributes.ports);
     let mut checks: Vec<_> = (1..=ports).map(|port| of_port(device, port)).collect();
-    checks.push(registration(device));
+    checks.extend(registrations(device));
     checks
 }
 
@@ -66,56 +69,67 @@ fn of_port(device: &Device, number: u8) -> Check {
         let remedy = format!("ip address add … dev …, so that it has a RoCEv2 address; {PURPOSE}");
         return Check::warn(NAME, detail, remedy);
     }
+    if port.link_layer == LinkLayer::Ethernet && (port.mtu.bytes() as usize) < LARGEST_MTU {
+        let remedy = format!(
+            "ip link set … mtu 4200 at both ends (and on switches): packets of {LARGEST_MTU} bytes; {PURPOSE}"
+        );
+        return Check::warn(NAME, detail, remedy);
+    }
     Check::pass(NAME, detail)
 }
 
+/// The port as links will use it: rdma://ADDRESS takes the entry of that address, both ends the smaller MTU.
 fn describe(port: &PortAttributes, routed: &[&Gid]) -> String {
     let state = if port.state == PortState::Active { "active" } else { "not active" };
     let gids: Vec<_> = routed.iter().map(|gid| format!("{}: {}", gid.index, gid.address())).collect();
-    let gids =
-        if gids.is_empty() { "no RoCEv2 address".to_owned() } else { format!("GIDs {}", gids.join(", ")) };
-    format!("{state}, MTU {}, {gids}", port.mtu.bytes())
+    let gids = match gids.as_slice() {
+        [] => "no RoCEv2 address".to_owned(),
+        gids => format!("rdma://ADDRESS uses the GID of that address: {}", gids.join(", ")),
+    };
+    format!("{state}, MTU {} (the smaller of both ends counts), {gids}", port.mtu.bytes())
 }
 
 /// Registers pages, as a pool does, and tries the same with their dma-buf face.
-fn registration(device: &Arc<Device>) -> Check {
+fn registrations(device: &Arc<Device>) -> Vec<Check> {
     const NAME: &str = "mr face";
     let name = device.name();
-    let warn = |error: &dyn std::fmt::Display| Check::warn(NAME, format!("{name}: {error}"), PURPOSE);
-    let domain = match ProtectionDomain::new(device) {
-        Ok(domain) => domain,
-        Err(error) => return warn(&error),
-    };
+    match registered(device) {
+        Ok((domain, lease)) => vec![
+            Check::pass(NAME, format!("{name}: pages of a pool can be registered")),
+            dma_buf(name, &domain, &lease),
+        ],
+        Err(error) => vec![Check::warn(NAME, format!("{name}: {error}"), PURPOSE)],
+    }
+}
+
+type Error = Box<dyn std::error::Error>;
+
+/// A buffer of a pool that the device knows.
+fn registered(device: &Arc<Device>) -> Result<(Arc<ProtectionDomain>, Lease), Error> {
+    let domain = ProtectionDomain::new(device)?;
     let wants = Wants { offer_dma_buf: true, ..Wants::default() };
     let pool = Pool::new(PoolOptions { backing: BackingChoice::Memfd, limit: SIZE as u64, wants });
-    if let Err(error) = pool.populate(SIZE, 1) {
-        return warn(&error);
-    }
-    if let Err(error) = pool.register(&domain, Access::Source) {
-        return warn(&error);
-    }
-    let lease = match pool.acquire(SIZE) {
-        Ok(lease) => lease,
-        Err(error) => return warn(&error),
+    pool.populate(SIZE, 1)?;
+    pool.register(&domain, Access::Source)?;
+    Ok((domain, pool.acquire(SIZE)?))
+}
+
+/// Whether the device registers dma-bufs, tried with the dma-buf face of the same pages, and what follows.
+fn dma_buf(name: &str, domain: &Arc<ProtectionDomain>, lease: &Lease) -> Check {
+    const NAME: &str = "dma-buf mr";
+    let Some(face) = lease.buffer().face(FaceKind::DmaBuf) else {
+        let remedy = "modprobe udmabuf, to find out: it decides only whether a camera's own frames go out by RDMA without a copy";
+        return Check::warn(NAME, format!("{name}: unknown, there is no udmabuf to try it with"), remedy);
     };
-    let dma_buf = match lease.buffer().face(FaceKind::DmaBuf) {
-        None => "no udmabuf to try dma-bufs with".to_owned(),
-        Some(face) => {
-            let keeper = lease.buffer().clone();
-            let tried = MemoryRegion::register_dma_buf(
-                &domain,
-                face.fd.as_fd(),
-                0,
-                SIZE as u64,
-                Access::Source,
-                keeper,
-            );
-            match tried {
-                Ok(_) => "dma-bufs can be registered, too".to_owned(),
-                Err(RegisterError::NoDmaBuf(_)) => "no dma-bufs: a camera's frames need one copy".to_owned(),
-                Err(error) => format!("no dma-bufs ({error})"),
-            }
+    let (keeper, size) = (lease.buffer().clone(), SIZE as u64);
+    let tried = MemoryRegion::register_dma_buf(domain, face.fd.as_fd(), 0, size, Access::Source, keeper);
+    let remedy = "a camera's own frames are copied once into the pool before they go out by RDMA; frames in a pool are not. \
+                  It takes a card whose driver registers dma-bufs (mlx5, efa, irdma; soft RDMA does not)";
+    match tried {
+        Ok(_) => {
+            Check::pass(NAME, format!("{name}: yes, a camera's own frames go out by RDMA without a copy"))
         }
-    };
-    Check::pass(NAME, format!("{name}: pages of a pool can be registered; {dma_buf}"))
+        Err(RegisterError::NoDmaBuf(errno)) => Check::warn(NAME, format!("{name}: no ({errno})"), remedy),
+        Err(error) => Check::warn(NAME, format!("{name}: no ({error})"), remedy),
+    }
 }
