@@ -24,8 +24,10 @@ pub const STALLED: Duration = Duration::from_secs(10);
 pub const HELLO: Duration = Duration::from_secs(2);
 /// How long connecting may take.
 pub const CONNECT: Duration = Duration::from_secs(3);
-/// How long an end that says good-bye waits until its last bytes have arrived.
+/// How long an end that says good-bye waits while nothing of what it has said arrives.
 pub const LINGER: Duration = Duration::from_millis(500);
+/// How long a publisher's end that says good-bye waits in all, while some of it does.
+pub const LAST_WORDS: Duration = Duration::from_secs(10);
 /// Frames that a subscriber may hold where it does not ask for a number.
 pub const WINDOW: u32 = 8;
 /// The most frames that a subscriber may ask for.

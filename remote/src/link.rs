@@ -161,6 +161,8 @@ pub trait Sender: Send {
     fn finish(&mut self) -> bool;
     /// What is known of it now.
     fn figures(&self) -> LinkFigures;
+    /// Bytes, about, that were taken over and have not arrived at the peer's host.
+    fn unsent(&self) -> u64;
 }
 
 /// The subscriber's end of one link.

@@ -158,6 +158,10 @@ impl Sender for MemorySender {
     fn figures(&self) -> LinkFigures {
         figures()
     }
+
+    fn unsent(&self) -> u64 {
+        self.down.queue().len() as u64
+    }
 }
 
 /// The subscriber's end.

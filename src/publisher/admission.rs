@@ -30,6 +30,18 @@ pub(super) struct Refusal {
     text: String,
 }
 
+/// Somebody without a share.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asker {
+    /// It has not said hello.
+    Stranger {
+        /// Whether there is room for one more observer.
+        may_observe: bool,
+    },
+    /// It asks and watches.
+    Observer,
+}
+
 /// What to do with somebody who has said something.
 pub(super) enum Answer {
     /// Close the link.
@@ -68,15 +80,19 @@ fn send(socket: &Seqpacket, epoch: u32, message: &ToSubscriber) -> bool {
 }
 
 /// Reads what somebody without a share says.
-pub(super) fn answer(shared: &Arc<Shared>, socket: &Seqpacket, bytes: &[u8], observer: bool) -> Answer {
+pub(super) fn answer(shared: &Arc<Shared>, socket: &Seqpacket, bytes: &[u8], asker: Asker) -> Answer {
     let Ok(mut packets) = Packets::open(bytes) else { return Answer::End };
+    let (observer, may_observe) = match asker {
+        Asker::Observer => (true, true),
+        Asker::Stranger { may_observe } => (false, may_observe),
+    };
     let answer = if observer { Answer::Observe } else { Answer::End };
     while let Ok(Some(record)) = packets.next_record() {
         match ToPublisher::decode(record) {
             // It stands alone: what follows may be said only by who was let in.
             Ok(ToPublisher::Hello(hello)) if !observer => {
                 return match packets.next_record() {
-                    Ok(None) => greet(shared, socket, hello),
+                    Ok(None) => greet(shared, socket, hello, may_observe),
                     _ => Answer::End,
                 };
             }
@@ -91,7 +107,7 @@ pub(super) fn answer(shared: &Arc<Shared>, socket: &Seqpacket, bytes: &[u8], obs
     answer
 }
 
-fn greet(shared: &Arc<Shared>, socket: &Seqpacket, hello: Hello) -> Answer {
+fn greet(shared: &Arc<Shared>, socket: &Seqpacket, hello: Hello, may_observe: bool) -> Answer {
     let Some(version) = hello.common_version() else {
         let text = format!(
             "protocol versions {} to {} are not spoken here: use the same release at both ends",
@@ -101,6 +117,11 @@ fn greet(shared: &Arc<Shared>, socket: &Seqpacket, hello: Hello) -> Answer {
         return Answer::End;
     };
     match hello.role {
+        Role::Observer if !may_observe => {
+            let text = "as many observers as may be are here already: try again later".to_owned();
+            refuse(socket, &Refusal { code: RefusalCode::NoRoom, text });
+            Answer::End
+        }
         Role::Observer => {
             let core = shared.lock();
             if core.closing {

@@ -11,14 +11,16 @@ use pagecast_ipc::ledger::SubscriberId;
 use pagecast_ipc::socket::{Listener, ReceiveError, Seqpacket, SocketError};
 use pagecast_ipc::wire::limits::MAX_PACKET;
 
-use super::admission::{self, Answer};
+use super::admission::{self, Answer, Asker};
 use super::shared::{Shared, TICK};
 use crate::remote::Origin;
 
 /// How long a newcomer may take to say hello.
 const HELLO: Duration = Duration::from_secs(5);
-/// Newcomers that have not said hello, and observers, at a time.
+/// Newcomers that have not said hello, at a time.
 const MAX_STRANGERS: usize = 64;
+/// Observers at a time.
+const MAX_OBSERVERS: usize = 64;
 /// Pauses between attempts to reach a subscriber that listens.
 const DIAL: Duration = Duration::from_millis(200);
 
@@ -163,9 +165,10 @@ impl Service {
     }
 
     fn receive(&mut self, socket: Seqpacket, origin: Option<Origin>) -> Option<u64> {
-        if self.strangers.len() >= MAX_STRANGERS {
+        let silent = || self.strangers.iter().filter(|(_, stranger)| !stranger.observer);
+        if silent().count() >= MAX_STRANGERS {
             // The one that has been silent for longest makes room.
-            let oldest = self.strangers.iter().min_by_key(|(_, stranger)| stranger.since);
+            let oldest = silent().min_by_key(|(_, stranger)| stranger.since);
             let oldest = oldest.map(|(key, _)| *key)?;
             self.strangers.remove(&oldest);
         }
@@ -178,10 +181,15 @@ impl Service {
 
     fn heard_stranger(&mut self, shared: &Arc<Shared>, key: u64) {
         let Some(stranger) = self.strangers.get(&key) else { return };
+        let observers = self.strangers.values().filter(|stranger| stranger.observer).count();
+        let asker = match stranger.observer {
+            true => Asker::Observer,
+            false => Asker::Stranger { may_observe: observers < MAX_OBSERVERS },
+        };
         let mut fds = Vec::new();
         let answer = match stranger.socket.receive(&mut self.packet, &mut fds) {
             Err(ReceiveError::Empty) => return,
-            Ok(len) => admission::answer(shared, &stranger.socket, &self.packet[..len], stranger.observer),
+            Ok(len) => admission::answer(shared, &stranger.socket, &self.packet[..len], asker),
             Err(_) => Answer::End,
         };
         match answer {

@@ -57,6 +57,14 @@ impl Carrier {
         })
     }
 
+    /// An end that can send words only, if the transport has one that takes nothing of a device.
+    pub(super) fn plain_sender(&self, stream: TcpStream) -> Option<Box<dyn Sender>> {
+        match self {
+            Self::Tcp => TcpSender::new(stream).ok().map(|link| Box::new(link) as Box<dyn Sender>),
+            Self::Rdma(_) => None,
+        }
+    }
+
     /// The subscriber's end of a connection.
     pub(super) fn receiver(&self, stream: TcpStream) -> Result<Box<dyn Receiver>, LinkError> {
         Ok(match self {

@@ -47,6 +47,8 @@ pub(crate) struct Way {
     listener: Option<TcpListener>,
     options: RemoteOptions,
     pool: PoolOptions,
+    /// A second one is with who connects now.
+    turn: Arc<()>,
 }
 
 impl Way {
@@ -57,11 +59,16 @@ impl Way {
         let listener = listen.then(|| TcpListener::bind(&to.host, to.port, to.insecure)).transpose()?;
         let listens_at = listener.as_ref().and_then(|listener| listener.address().ok());
         let carrier = Carrier::new(uri.transport, listens_at.map(|address| address.ip()).or(uri.from))?;
-        Ok(Self { to, carrier, listener, options: options.clone(), pool })
+        Ok(Self { to, carrier, listener, options: options.clone(), pool, turn: Arc::default() })
     }
 
-    /// A socket with a bridge behind it, which connects by itself; `None` if this end listens and nobody came.
+    /// A socket with a bridge behind it, which connects by itself; `None` if this end listens and nobody came, or if an
+    /// earlier bridge has not found out yet whether somebody is there: a name server may take long.
     pub(crate) fn reach(&self) -> std::io::Result<Option<(Seqpacket, Cause, Meter)>> {
+        if Arc::strong_count(&self.turn) > 1 {
+            return Ok(None);
+        }
+        let turn = self.turn.clone();
         let stream = match &self.listener {
             None => None,
             Some(listener) => match listener.accept()? {
@@ -85,6 +92,7 @@ impl Way {
                 Some(stream) => Ok(stream),
                 None => connect(&to),
             };
+            drop(turn);
             // The cause is there before the socket closes.
             match stream {
                 Ok(stream) => run(stream, &carrier, local, pool, &told, measured),

@@ -15,7 +15,7 @@ use pagecast_ipc::wire::{
     FaceSet, Frame, Hello, PacketBuilder, Packets, Record, RefusalCode, ToPublisher, ToSubscriber, WireError,
     Writer,
 };
-use pagecast_remote::limits::LINGER;
+use pagecast_remote::limits::{LAST_WORDS, LINGER};
 use pagecast_remote::window::Window;
 use pagecast_remote::{FromSubscriber, LinkError, Part, Payload, PeerFault, Sender};
 
@@ -297,10 +297,7 @@ impl Egress {
     /// The other end broke the protocol: the publisher is told, and so is it.
     fn cut_off(&mut self, fault: &PeerFault) {
         let text = fault.to_string();
-        let refused = ToSubscriber::Refused(RefusalCode::Fault, text.clone());
-        let mut builder = PacketBuilder::default();
-        builder.push(&encoded(&refused));
-        self.link.send_packet(&builder.bytes(self.epoch));
+        self.link.send_packet(&refusal(RefusalCode::Fault, text.clone(), self.epoch));
         if let (Some(shared), Some(number)) = (self.shared.upgrade(), self.number) {
             shared.cut_off(number, text);
         }
@@ -311,14 +308,21 @@ impl Egress {
     /// end still speaks loses what is under way.
     fn say_good_bye(&mut self) {
         self.pass_on();
-        let deadline = Instant::now() + LINGER;
+        let last = Instant::now() + LAST_WORDS;
+        let (mut unsent, mut deadline) = (u64::MAX, Instant::now());
         loop {
             self.link.finish();
             let mut ignored = Vec::new();
             if self.link.flush(&mut self.returns).is_err() || self.link.receive(&mut ignored).is_err() {
                 return;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            // A slow network may have much under way.
+            let now = Instant::now();
+            let left = self.link.unsent();
+            if left < unsent {
+                (unsent, deadline) = (left, now + LINGER);
+            }
+            let left = deadline.min(last).saturating_duration_since(now).min(LINGER / 10);
             if left.is_zero() {
                 return;
             }
@@ -326,6 +330,13 @@ impl Egress {
             let _ = poll(&mut fds, PollTimeout::from(left.as_millis() as u16));
         }
     }
+}
+
+/// A packet that ends a link.
+pub(super) fn refusal(code: RefusalCode, text: String, epoch: u32) -> Vec<u8> {
+    let mut packet = PacketBuilder::default();
+    packet.push(&encoded(&ToSubscriber::Refused(code, text)));
+    packet.bytes(epoch)
 }
 
 pub(super) fn encoded(message: &ToSubscriber) -> Vec<u8> {

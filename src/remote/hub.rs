@@ -10,19 +10,25 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pagecast_ipc::socket::Uri;
-use pagecast_remote::limits::HELLO;
+use pagecast_ipc::wire::{Hello, RefusalCode, Role};
+use pagecast_remote::limits::{HELLO, LAST_WORDS, LINGER};
 use pagecast_remote::tcp::{ConnectError, Destination, TcpListener, connect};
 use pagecast_remote::{FromSubscriber, LinkError, PeerFault, Sender};
 
 use super::carrier::Carrier;
-use super::egress::{Egress, hello};
+use super::egress::{Egress, hello, refusal};
+use super::serving::{Kind, Seat, Serving};
 use super::{Meter, Origin, RemoteOptions};
 use crate::publisher::Shared;
 
 /// Newcomers that have not said hello, at a time; the one that has been silent for longest makes room.
 const MAX_STRANGERS: usize = 32;
-/// Bridges at a time beyond the publisher's most subscribers: observers, and those who are refused.
+/// Bridges of subscribers at a time beyond the publisher's most: those to whom it says itself that there is no room.
 const MORE_PEERS: usize = 16;
+/// Bridges of observers at a time.
+const MAX_OBSERVERS: usize = 16;
+/// Those who were refused and have not gone, at a time.
+const MAX_LEAVING: usize = 32;
 /// Pauses between attempts to reach a subscriber that listens.
 const DIAL: Duration = Duration::from_millis(200);
 /// What the threads of remote links are called.
@@ -75,17 +81,19 @@ struct Stranger {
 #[derive(Debug)]
 pub(crate) struct Hub {
     stop: Arc<EventFd>,
-    threads: Vec<JoinHandle<()>>,
+    /// The thread that listens.
+    door: Option<JoinHandle<()>>,
+    serving: Arc<Serving>,
 }
 
 impl Hub {
     pub(crate) fn start(ends: Ends, shared: &Arc<Shared>, options: &RemoteOptions) -> Result<Self, Errno> {
         // A semaphore of no use to anybody but who waits: it stays readable once written.
         let stop = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let mut hub = Self { stop: Arc::new(stop), threads: Vec::new() };
+        let mut hub = Self { stop: Arc::new(stop), door: None, serving: Arc::default() };
         for (to, carrier) in ends.outbound {
-            let (stop, shared) = (hub.stop.clone(), Arc::downgrade(shared));
-            hub.spawn(move || dial(&to, &carrier, &shared, &stop))?;
+            let (stop, shared, serving) = (hub.stop.clone(), Arc::downgrade(shared), hub.serving.clone());
+            thread(move || Caller { to, carrier, shared, serving }.run(&stop))?;
         }
         if !ends.listeners.is_empty() {
             let door = Door {
@@ -93,30 +101,29 @@ impl Hub {
                 shared: Arc::downgrade(shared),
                 options: options.clone(),
                 strangers: Vec::new(),
-                bridges: Vec::new(),
+                leaving: Vec::new(),
+                serving: hub.serving.clone(),
                 most: shared.max_subscribers() + MORE_PEERS,
             };
             let stop = hub.stop.clone();
-            hub.spawn(move || door.run(&stop))?;
+            hub.door = Some(thread(move || door.run(&stop))?);
         }
         Ok(hub)
     }
 
-    fn spawn(&mut self, run: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
-        self.threads.push(thread(run)?);
-        Ok(())
-    }
-
-    /// Ends all of it. The publisher has closed its sides, so bridges end by themselves.
+    /// Ends all of it: nobody listens afterwards. The publisher has closed its sides, so bridges end by themselves, and
+    /// are waited for as long as they have something to say. Who is only being reached for is not.
     pub(crate) fn end(self) {
         let _ = self.stop.write(1);
         // Somebody who is told of a subscriber's end in a bridge's thread may let go of the publisher there.
         if std::thread::current().name() == Some(THREAD) {
             return;
         }
-        for thread in self.threads {
-            let _ = thread.join();
+        if let Some(door) = self.door {
+            let _ = door.join();
         }
+        // They end before; should one not, the publisher's owner is not held.
+        self.serving.wait(LAST_WORDS + LINGER);
     }
 }
 
@@ -130,7 +137,9 @@ struct Door {
     shared: Weak<Shared>,
     options: RemoteOptions,
     strangers: Vec<Stranger>,
-    bridges: Vec<JoinHandle<()>>,
+    /// Those who were told why they may not stay.
+    leaving: Vec<Stranger>,
+    serving: Arc<Serving>,
     most: usize,
 }
 
@@ -139,11 +148,7 @@ impl Door {
         while !self.wait(stop) {
             self.accept();
             self.hear();
-            self.bridges.retain(|bridge| !bridge.is_finished());
-        }
-        self.strangers.clear();
-        for bridge in self.bridges {
-            let _ = bridge.join();
+            self.see_off();
         }
     }
 
@@ -153,10 +158,10 @@ impl Door {
         fds.extend(
             self.listeners.iter().map(|(listener, _)| PollFd::new(listener.as_fd(), PollFlags::POLLIN)),
         );
-        for stranger in &self.strangers {
+        for stranger in self.strangers.iter().chain(&self.leaving) {
             fds.extend(stranger.link.poll_fds());
         }
-        let idle = self.strangers.is_empty() && self.bridges.is_empty();
+        let idle = self.strangers.is_empty() && self.leaving.is_empty();
         let timeout = if idle { PollTimeout::NONE } else { PollTimeout::from(LOOK.as_millis() as u16) };
         let _ = poll(&mut fds, timeout);
         fds[0].any().unwrap_or(true)
@@ -184,6 +189,12 @@ impl Door {
     fn meet(&mut self, stream: TcpStream, peer: SocketAddr, carrier: Carrier) {
         if !self.options.networks.admits(peer.ip()) {
             tracing::warn!(%peer, "not in the networks from which somebody may come");
+            // Nothing of a device is given to who may not come, not even to tell it so.
+            if let Some(link) = carrier.plain_sender(stream) {
+                let text = format!("{} is not in the networks (--network) of the publisher", peer.ip());
+                let stranger = Stranger { link, carrier, peer, since: Instant::now() };
+                self.refuse(stranger, RefusalCode::Access, text);
+            }
             return;
         }
         if self.strangers.len() >= MAX_STRANGERS {
@@ -209,20 +220,45 @@ impl Door {
 
     fn let_in(&mut self, stranger: Stranger, packet: &[u8]) {
         let Some(shared) = self.shared.upgrade() else { return };
-        if self.bridges.len() >= self.most {
-            tracing::warn!(peer = %stranger.peer, "too many are here already");
-            return;
-        }
         let peer = stranger.peer;
-        let bridge = match bridge(stranger.link, &stranger.carrier, peer, packet, &shared) {
-            Ok(Some(bridge)) => bridge,
-            Ok(None) => return,
+        let hello = match hello(packet) {
+            Ok(hello) => hello,
             Err(error) => return tracing::debug!(%peer, %error, "no hello"),
         };
-        match thread(move || run(bridge, peer)) {
-            Ok(bridge) => self.bridges.push(bridge),
-            Err(error) => tracing::warn!(%peer, %error, "no thread for a subscriber"),
+        let (kind, most) = match hello.role {
+            Role::Observer => (Kind::Observer, MAX_OBSERVERS),
+            _ => (Kind::Subscriber, self.most),
+        };
+        let Some(seat) = self.serving.seat(kind, most) else {
+            tracing::warn!(%peer, ?kind, "too many are here already");
+            let text = format!("{most} from other hosts are here already: try again later");
+            return self.refuse(stranger, RefusalCode::NoRoom, text);
+        };
+        let Some(bridge) = bridge(stranger.link, &stranger.carrier, peer, hello, &shared) else { return };
+        if let Err(error) = thread(move || run(bridge, peer, seat)) {
+            tracing::warn!(%peer, %error, "no thread for a subscriber");
         }
+    }
+
+    /// Tells somebody why it may not stay.
+    fn refuse(&mut self, mut stranger: Stranger, code: RefusalCode, text: String) {
+        if self.leaving.len() >= MAX_LEAVING {
+            self.leaving.remove(0);
+        }
+        stranger.link.send_packet(&refusal(code, text, 0));
+        stranger.since = Instant::now();
+        self.leaving.push(stranger);
+    }
+
+    /// Who was refused is listened to until it has heard that, for a moment: a connection that is closed with bytes unread
+    /// loses what is under way.
+    fn see_off(&mut self) {
+        self.leaving.retain_mut(|stranger| {
+            stranger.link.finish();
+            let sent = stranger.link.flush(&mut Vec::new());
+            let here = sent.is_ok() && stranger.link.receive(&mut Vec::new()).is_ok();
+            here && stranger.since.elapsed() < HELLO
+        });
     }
 }
 
@@ -244,16 +280,15 @@ fn bridge(
     link: Box<dyn Sender>,
     carrier: &Carrier,
     peer: SocketAddr,
-    packet: &[u8],
+    hello: Hello,
     shared: &Arc<Shared>,
-) -> Result<Option<Egress>, PeerFault> {
-    let hello = hello(packet)?;
+) -> Option<Egress> {
     let origin = Origin { meter: Meter::default() };
     origin.meter.begin(carrier.name(), &peer);
-    Ok(Egress::new(link, hello, shared, origin))
+    Egress::new(link, hello, shared, origin)
 }
 
-fn run(bridge: Egress, peer: SocketAddr) {
+fn run(bridge: Egress, peer: SocketAddr, _seat: Seat) {
     match bridge.run() {
         Ok(()) | Err(LinkError::Closed) => tracing::debug!(%peer, "a remote link ended"),
         Err(error) => tracing::warn!(%peer, %error, "a remote link ended"),
@@ -261,56 +296,67 @@ fn run(bridge: Egress, peer: SocketAddr) {
 }
 
 /// Reaches for one subscriber that listens, again and again.
-fn dial(to: &Destination, carrier: &Carrier, shared: &Weak<Shared>, stop: &EventFd) {
-    let mut told = false;
-    loop {
-        match connect(to) {
-            Ok(stream) => serve(stream, carrier, shared, stop),
-            Err(error @ (ConnectError::Name { .. } | ConnectError::ClearText(_))) if !told => {
-                tracing::warn!(%error, "no link to a subscriber that should listen");
-                told = true;
+struct Caller {
+    to: Destination,
+    carrier: Carrier,
+    shared: Weak<Shared>,
+    serving: Arc<Serving>,
+}
+
+impl Caller {
+    fn run(self, stop: &EventFd) {
+        let mut told = false;
+        while !rings(stop, &[], Duration::ZERO) {
+            match connect(&self.to) {
+                Ok(stream) => self.serve(stream, stop),
+                Err(error @ (ConnectError::Name { .. } | ConnectError::ClearText(_))) if !told => {
+                    tracing::warn!(%error, "no link to a subscriber that should listen");
+                    told = true;
+                }
+                Err(error) => tracing::debug!(%error, "no link to a subscriber that should listen"),
             }
-            Err(error) => tracing::debug!(%error, "no link to a subscriber that should listen"),
+            if rings(stop, &[], DIAL) || self.shared.strong_count() == 0 {
+                return;
+            }
         }
-        let mut fds = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut fds, PollTimeout::from(DIAL.as_millis() as u16));
-        if fds[0].any().unwrap_or(true) || shared.strong_count() == 0 {
+    }
+
+    /// Waits for the hello of whoever was reached, and serves it.
+    fn serve(&self, stream: TcpStream, stop: &EventFd) {
+        let Ok(peer) = stream.peer_addr() else { return };
+        let Some(link) = self.shared.upgrade().map(|shared| self.carrier.sender(stream, &shared)) else {
             return;
+        };
+        let mut link = match link {
+            Ok(link) => link,
+            Err(error) => return tracing::warn!(%peer, %error, "a connection could not be set up"),
+        };
+        // It speaks when it is asked for frames, which may be any time after it began to listen.
+        let greeted = loop {
+            match greeting(link.as_mut()) {
+                Ok(Some(packet)) => break hello(&packet),
+                Ok(None) if rings(stop, &link.poll_fds(), LOOK) => return,
+                Ok(None) => {}
+                Err(error) => return tracing::debug!(%peer, %error, "no hello"),
+            }
+        };
+        let hello = match greeted {
+            Ok(hello) => hello,
+            Err(error) => return tracing::debug!(%peer, %error, "no hello"),
+        };
+        let seat = self.serving.seat(Kind::Subscriber, usize::MAX);
+        let Some(shared) = self.shared.upgrade() else { return };
+        if let (Some(seat), Some(bridge)) = (seat, bridge(link, &self.carrier, peer, hello, &shared)) {
+            drop(shared);
+            run(bridge, peer, seat);
         }
     }
 }
 
-/// Waits for the hello of whoever was reached, and serves it.
-fn serve(stream: TcpStream, carrier: &Carrier, shared: &Weak<Shared>, stop: &EventFd) {
-    let Ok(peer) = stream.peer_addr() else { return };
-    let Some(link) = shared.upgrade().map(|shared| carrier.sender(stream, &shared)) else { return };
-    let mut link = match link {
-        Ok(link) => link,
-        Err(error) => return tracing::warn!(%peer, %error, "a connection could not be set up"),
-    };
-    // It speaks when it is asked for frames, which may be any time after it began to listen.
-    loop {
-        match greeting(link.as_mut()) {
-            Ok(Some(packet)) => {
-                let Some(shared) = shared.upgrade() else { return };
-                match bridge(link, carrier, peer, &packet, &shared) {
-                    Ok(Some(bridge)) => {
-                        drop(shared);
-                        run(bridge, peer);
-                    }
-                    Ok(None) => {}
-                    Err(error) => tracing::debug!(%peer, %error, "no hello"),
-                }
-                return;
-            }
-            Ok(None) => {}
-            Err(error) => return tracing::debug!(%peer, %error, "no hello"),
-        }
-        let mut fds = vec![PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
-        fds.extend(link.poll_fds());
-        let _ = poll(&mut fds, PollTimeout::from(LOOK.as_millis() as u16));
-        if fds[0].any().unwrap_or(true) {
-            return;
-        }
-    }
+/// Waits for one of these, up to `limit`; `true` when it is time to stop.
+fn rings(stop: &EventFd, others: &[PollFd<'_>], limit: Duration) -> bool {
+    let mut fds = vec![PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+    fds.extend_from_slice(others);
+    let _ = poll(&mut fds, PollTimeout::from(limit.as_millis() as u16));
+    fds[0].any().unwrap_or(true)
 }

@@ -12,6 +12,7 @@ mod hub;
 mod ingress;
 mod meter;
 mod outlet;
+mod serving;
 mod times;
 
 pub use meter::{RemoteFigures, RoundTripFigures};

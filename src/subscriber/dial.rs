@@ -178,7 +178,15 @@ impl Dialer {
                 uri: self.text.clone(),
                 reason: error.to_string(),
             };
-            let reached = way.reach().map_err(system)?;
+            let reached = match way.reach() {
+                // Without a descriptor or a thread to spare now, there may be one later.
+                Err(error) if self.reconnect => {
+                    tracing::warn!(%error, uri = self.text, "no way to the publisher now");
+                    self.try_later();
+                    return Ok(None);
+                }
+                reached => reached.map_err(system)?,
+            };
             self.next = Instant::now() + FIRST_PAUSE;
             return Ok(reached.map(|(socket, cause, meter)| {
                 (self.cause, self.meter) = (cause, meter);

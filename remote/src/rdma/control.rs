@@ -95,6 +95,11 @@ impl Control {
         self.pulse.next_look()
     }
 
+    /// Bytes that have not arrived at the peer's host.
+    pub(super) fn unsent(&self) -> u64 {
+        self.output.len() as u64 + self.channel.unsent()
+    }
+
     /// What is known of the link, over which went `payload` besides.
     pub(super) fn figures(&self, payload: u64) -> LinkFigures {
         let carried = match self.role {

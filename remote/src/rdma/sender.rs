@@ -248,4 +248,8 @@ impl Sender for RdmaSender {
     fn figures(&self) -> LinkFigures {
         self.control.figures(self.written)
     }
+
+    fn unsent(&self) -> u64 {
+        self.frames.iter().map(|frame| frame.size).sum::<u64>() + self.control.unsent()
+    }
 }

@@ -50,6 +50,11 @@ impl Channel {
         self.received
     }
 
+    /// Bytes that were sent and have not arrived.
+    pub(crate) fn unsent(&self) -> u64 {
+        sys::unsent(self.stream.as_fd())
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn finish(&mut self) {
         // Fails only where the peer is gone already.

@@ -1,11 +1,13 @@
 //! What waits to be sent, in order.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use pagecast_allocators::Buffer;
 use pagecast_allocators::dma_buf::{self, CpuAccess, Direction};
+use pagecast_ipc::wire::limits::MAX_SEGMENTS;
 
 use super::channel::Channel;
 use super::sys::{MAX_PIECES, PageRange, Piece};
@@ -25,6 +27,8 @@ enum Chunk {
     /// The bytes of a frame.
     Payload {
         frame: u64,
+        // Before the pages that it is about.
+        _access: Access,
         payload: Payload,
         part: usize,
         last: Last,
@@ -71,6 +75,17 @@ impl Output {
         self.frames >= MAX_FRAMES_UNDER_WAY || self.bytes >= MAX_BYTES_WAITING
     }
 
+    /// Bytes that have not left.
+    pub(super) fn left(&self) -> u64 {
+        let bytes = |chunk: &Chunk| match chunk {
+            Chunk::Bytes(bytes) => bytes.len(),
+            Chunk::Payload { payload, part, .. } => {
+                payload.parts[*part..].iter().map(Part::length).sum::<usize>() + 1
+            }
+        };
+        self.chunks.iter().map(bytes).sum::<usize>().saturating_sub(self.sent) as u64
+    }
+
     pub(super) fn push_packet(&mut self, packet: &[u8]) {
         let length = (packet.len() as u32).to_le_bytes();
         self.bytes += LENGTH + packet.len();
@@ -91,15 +106,13 @@ impl Output {
     pub(super) fn push_frame(&mut self, frame: u64, packet: &[u8], mut payload: Payload) {
         self.push_packet(packet);
         self.frames += 1;
-        for part in &payload.parts {
-            begin_access(part.buffer());
-        }
+        let access = Access::begin(&payload);
         let kept_back = match payload.still_valid {
             Some(_) => payload.parts.iter_mut().rev().find_map(Part::cut_last),
             None => None,
         };
         let last = kept_back.map_or(Last::Among, Last::KeptBack);
-        self.chunks.push_back(Chunk::Payload { frame, payload, part: 0, last });
+        self.chunks.push_back(Chunk::Payload { frame, _access: access, payload, part: 0, last });
     }
 
     /// Nothing more will be pushed. `true` when all has left and that was said.
@@ -195,7 +208,7 @@ impl Output {
                     }
                     self.bytes -= bytes.len();
                 }
-                Chunk::Payload { frame, payload, part, last } => {
+                Chunk::Payload { frame, payload, part, last, .. } => {
                     while let Some(current) = payload.parts.get(*part) {
                         if !step(&mut self.sent, &mut count, current.length()) {
                             return;
@@ -209,7 +222,6 @@ impl Output {
                     }
                     done.push(*frame);
                     self.frames -= 1;
-                    payload.parts.iter().for_each(|part| end_access(part.buffer()));
                 }
             }
             self.chunks.pop_front();
@@ -236,17 +248,25 @@ fn range(part: &Part, skip: usize) -> Result<PageRange<'_>, LinkError> {
     range.ok_or_else(|| LinkError::NoPages("a frame reaches past its buffer".to_owned()))
 }
 
-/// What devices wrote is made visible; of ordinary memory nothing is asked.
-fn begin_access(buffer: &Buffer) {
-    if let Some(fd) = buffer.mapped_dma_buf()
-        && let Ok(access) = CpuAccess::begin(fd, Direction::Read)
-    {
-        access.keep_open();
+/// The CPU's access to a frame's pages: what devices wrote is made visible until this is dropped, also if the link ends
+/// before the frame has left. Of ordinary memory nothing is asked.
+#[derive(Debug)]
+struct Access(ArrayVec<Arc<Buffer>, MAX_SEGMENTS>);
+
+impl Access {
+    fn begin(payload: &Payload) -> Self {
+        let begun = |buffer: &&Arc<Buffer>| {
+            let access = buffer.mapped_dma_buf().and_then(|fd| CpuAccess::begin(fd, Direction::Read).ok());
+            access.map(CpuAccess::keep_open).is_some()
+        };
+        Self(payload.parts.iter().map(Part::buffer).filter(begun).cloned().collect())
     }
 }
 
-fn end_access(buffer: &Buffer) {
-    if let Some(fd) = buffer.mapped_dma_buf() {
-        let _ = dma_buf::end_access(fd, Direction::Read);
+impl Drop for Access {
+    fn drop(&mut self) {
+        for fd in self.0.iter().filter_map(|buffer| buffer.mapped_dma_buf()) {
+            let _ = dma_buf::end_access(fd, Direction::Read);
+        }
     }
 }

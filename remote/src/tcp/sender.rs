@@ -81,6 +81,10 @@ impl Sender for TcpSender {
         let (round_trip, clock) = (self.pulse.round_trip(), self.pulse.clock(Instant::now()));
         LinkFigures { round_trip, clock, wire_bytes: self.channel.sent() }
     }
+
+    fn unsent(&self) -> u64 {
+        self.output.left() + self.channel.unsent()
+    }
 }
 
 pub(super) fn poll_fd<'a>(channel: &'a Channel, output: &Output, read: bool) -> PollFd<'a> {

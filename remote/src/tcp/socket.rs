@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -75,16 +76,17 @@ pub struct Destination {
 }
 
 impl Destination {
-    fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        let Some(from) = self.from else { return TcpStream::connect_timeout(&address, CONNECT) };
+    fn connect(&self, address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
+        let Some(from) = self.from else { return TcpStream::connect_timeout(&address, within) };
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.bind(&SocketAddr::new(from, 0).into())?;
-        socket.connect_timeout(&address.into(), CONNECT)?;
+        socket.connect_timeout(&address.into(), within)?;
         Ok(socket.into())
     }
 }
 
-/// Connects; may take up to [`CONNECT`] for each of the host's addresses.
+/// Connects; may take up to [`CONNECT`], of which each of the host's addresses has its share, and as long as it takes a
+/// name server to say what they are.
 ///
 /// # Errors
 /// [`ConnectError`]. Without `insecure` it connects to this host only.
@@ -93,8 +95,10 @@ pub fn connect(to: &Destination) -> Result<TcpStream, ConnectError> {
     let usable = addresses(host, to.port, to.insecure)?;
     // Where a connection leaves from it cannot be of the other kind.
     let same = |address: &SocketAddr| to.from.is_none_or(|from| from.is_ipv4() == address.is_ipv4());
-    for address in usable.into_iter().filter(same) {
-        match to.connect(address) {
+    let usable: Vec<SocketAddr> = usable.into_iter().filter(same).collect();
+    let deadline = Instant::now() + CONNECT;
+    for (at, address) in usable.iter().copied().enumerate() {
+        match to.connect(address, share(deadline, usable.len() - at)) {
             // A connection to an unused port of one's own can meet itself.
             Ok(stream) if stream.local_addr().ok() == stream.peer_addr().ok() => {}
             Ok(stream) => return Ok(stream),
@@ -103,6 +107,13 @@ pub fn connect(to: &Destination) -> Result<TcpStream, ConnectError> {
     }
     let itself = || ConnectError::Name { host: host.clone(), error: io::ErrorKind::ConnectionRefused.into() };
     Err(failed.unwrap_or_else(itself))
+}
+
+/// The time for one of so many addresses that are left.
+fn share(deadline: Instant, left: usize) -> Duration {
+    let all = deadline.saturating_duration_since(Instant::now());
+    // No time at all would be refused.
+    (all / u32::try_from(left).unwrap_or(u32::MAX).max(1)).max(Duration::from_millis(1))
 }
 
 /// Waits for connections.
@@ -159,5 +170,18 @@ impl TcpListener {
 impl AsFd for TcpListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_share_the_time_for_connecting() {
+        let deadline = Instant::now() + CONNECT;
+        assert!(share(deadline, 3) <= CONNECT / 3 && share(deadline, 3) > CONNECT / 4);
+        assert!(share(deadline, 1) <= CONNECT && share(deadline, 1) > CONNECT / 2);
+        assert_eq!(share(Instant::now(), 2), Duration::from_millis(1), "what comes late is still tried");
     }
 }

@@ -85,3 +85,11 @@ pub(super) fn receive(
     let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_DONTWAIT) };
     if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
 }
+
+/// Bytes in a socket's send queue, those included that the other host has not acknowledged.
+pub(super) fn unsent(socket: BorrowedFd<'_>) -> u64 {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the call writes one int, which outlives it.
+    let failed = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) } < 0;
+    if failed { 0 } else { count.try_into().unwrap_or(0) }
+}
