@@ -75,6 +75,8 @@ pub(super) struct Aftermath {
     pub(super) freed: Vec<Arc<Published>>,
     pub(super) departed: Vec<(SubscriberId, Departure)>,
     pub(super) requests: Vec<(SubscriberId, Event)>,
+    /// Whether a producer that waits must look again.
+    pub(super) room: bool,
 }
 
 /// Counters over the publisher's life.
@@ -99,6 +101,8 @@ pub(super) struct Core {
     pub(super) rate: RateMeter,
     pub(super) epoch: u32,
     pub(super) closing: bool,
+    /// Whether a producer waits until somebody has room.
+    pub(super) awaited: bool,
     pub(super) after: Aftermath,
     pub(super) last_pages: Option<Pages>,
     pub(super) faults: Faults,
@@ -129,6 +133,7 @@ impl Core {
             rate: RateMeter::default(),
             epoch,
             closing: false,
+            awaited: false,
             after: Aftermath::default(),
             last_pages: None,
             faults: Faults::chosen(),
@@ -148,6 +153,11 @@ impl Core {
     pub(super) fn admission(&mut self, at: Duration) -> Admission {
         self.drain_all();
         self.books.admission(Instant::now(), at)
+    }
+
+    /// Somebody may have room again. A producer that waits for that sees only what it takes in itself.
+    pub(super) fn made_room(&mut self) {
+        self.after.room |= std::mem::take(&mut self.awaited);
     }
 
     /// Enters the frame in the books and sends it to whoever has a credit.
@@ -267,6 +277,7 @@ impl Core {
         if self.frame_bytes == 0 && self.most.is_none() {
             return;
         }
+        self.made_room();
         let all = self.most_frames();
         self.quarantine_counted = self.quarantine.len();
         let quarantined = self.quarantine_counted as u32;
@@ -335,6 +346,7 @@ impl Core {
             Departure::Left => {}
         }
         let Some(member) = self.members.remove(&id) else { return };
+        self.made_room();
         member.socket.shutdown();
         self.totals.dropped += self.books.counters(id).map_or(0, |counters| counters.dropped);
         self.totals.evicted += u64::from(why == Departure::Evicted);

@@ -138,6 +138,8 @@ impl Publisher {
             hooks,
             wake: event().map_err(system("eventfd"))?,
             cancel: event().map_err(system("eventfd"))?,
+            room: event().map_err(system("eventfd"))?,
+            turn: Mutex::default(),
             flushing: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             attentive: AtomicBool::new(false),
@@ -184,6 +186,7 @@ impl Publisher {
 
     fn publish_at(&self, frame: &Frame, at: Duration) -> Result<(), PublishError> {
         let shared = &self.shared;
+        let mut turn = None;
         loop {
             if shared.flushing.load(Ordering::SeqCst) {
                 return Err(PublishError::Flushing);
@@ -192,16 +195,29 @@ impl Publisher {
             if core.closing {
                 return Err(PublishError::Closed);
             }
-            match core.admission(at) {
+            if turn.is_some() {
+                core.awaited = false;
+            }
+            let (full, until) = match core.admission(at) {
                 Admission::Now => {
                     core.publish(frame.clone(), at);
                     shared.release(core);
                     return Ok(());
                 }
-                Admission::Wait { full, until } => {
+                Admission::Wait { full, until } => (full, until),
+            };
+            turn = turn.or_else(|| shared.turn.try_lock().ok());
+            match &turn {
+                Some(turn) => {
                     let sockets = core.sockets(&full);
+                    core.awaited = true;
                     shared.release(core);
-                    shared.wait_for(&sockets, until);
+                    shared.wait_for(turn, &sockets, until);
+                }
+                // What wakes one who waits is for one only.
+                None => {
+                    shared.release(core);
+                    turn = Some(shared.turn());
                 }
             }
         }
@@ -259,6 +275,7 @@ impl Publisher {
     pub fn flush(&self) {
         let mut core = self.shared.lock();
         core.books.flush();
+        core.made_room();
         self.shared.release(core);
     }
 

@@ -32,6 +32,10 @@ pub(crate) struct Shared {
     pub(super) hooks: Hooks,
     pub(super) wake: EventFd,
     pub(super) cancel: EventFd,
+    /// Tells the producer that waits to look again.
+    pub(super) room: EventFd,
+    /// Belongs to the producer that waits.
+    pub(super) turn: Mutex<()>,
     pub(super) flushing: AtomicBool,
     pub(super) ended: AtomicBool,
     pub(super) attentive: AtomicBool,
@@ -88,6 +92,9 @@ impl Shared {
     }
 
     pub(super) fn finish(&self, after: Aftermath) {
+        if after.room {
+            let _ = self.room.write(1);
+        }
         drop(after.freed);
         if !after.departed.is_empty() {
             self.changed.notify_all();
@@ -105,15 +112,30 @@ impl Shared {
         }
     }
 
-    /// Waits until one of these subscribers says something, the time comes, or waiting is cancelled.
-    pub(super) fn wait_for(&self, sockets: &[Arc<Seqpacket>], until: Option<Instant>) {
-        let mut fds = vec![PollFd::new(self.cancel.as_fd(), PollFlags::POLLIN)];
+    /// The right to wait for room; others who want to wait wait for it.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until one of these subscribers says something, another thread has heard it, the time comes, or
+    /// waiting is cancelled. [`Core::awaited`] was set under the lock before.
+    pub(super) fn wait_for(
+        &self,
+        _turn: &MutexGuard<'_, ()>,
+        sockets: &[Arc<Seqpacket>],
+        until: Option<Instant>,
+    ) {
+        let mut fds = vec![PollFd::new(self.room.as_fd(), PollFlags::POLLIN)];
+        fds.push(PollFd::new(self.cancel.as_fd(), PollFlags::POLLIN));
         fds.extend(sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
         let timeout = until.map_or(PollTimeout::NONE, |until| {
             let left = until.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
             PollTimeout::try_from(left.min(60_000) as i32).unwrap_or(PollTimeout::MAX)
         });
         let _ = poll(&mut fds, timeout);
+        if fds[0].any().unwrap_or(false) {
+            let _ = self.room.read();
+        }
     }
 
     /// A subscriber said something, or is gone.

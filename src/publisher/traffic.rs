@@ -153,6 +153,7 @@ impl Core {
         for message in messages {
             match message {
                 ToPublisher::Return(frames) => {
+                    self.made_room();
                     for frame in frames {
                         match self.books.give_back(id, FrameId(frame)) {
                             Err(fault) if !self.faults.skip_return_check && !self.faults.reuse_early => {

@@ -1,9 +1,11 @@
 //! One publisher and subscribers over Unix links, in one process.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use pagecast::{
-    Message, Policy, Pool, PoolOptions, Publisher, PublisherOptions, RecvError, Subscriber, SubscriberOptions,
+    Message, Policy, Pool, PoolOptions, PublishError, Publisher, PublisherOptions, RecvError, Subscriber,
+    SubscriberOptions,
 };
 use pagecast_tests::{Place, check, eventually, stamped};
 
@@ -246,6 +248,67 @@ fn a_blocked_producer_waits_once_and_is_not_held_for_ever() {
     let info = publisher.info();
     assert_eq!(info.subscribers[0].stalls, 1, "{info:?}");
     assert_eq!(info.subscribers[0].dropped, 200 - 16, "{info:?}");
+}
+
+/// Whoever takes in what a subscriber returned takes the waking of a producer that waits for it along.
+#[test]
+fn a_blocked_producer_is_woken_whoever_takes_in_the_returns() {
+    const FRAMES: u64 = 2000;
+    let place = Place::new();
+    let uri = place.uri("a");
+    let options =
+        PublisherOptions { policy: Policy::Block, block_deadline: None, ..PublisherOptions::default() };
+    let (publisher, pool) = publisher(&uri, options);
+    let subscriber = subscriber(&uri, SubscriberOptions::default());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        for first in 0..2 {
+            let (publisher, pool) = (&publisher, &pool);
+            threads.spawn(move || {
+                for number in (first..FRAMES).step_by(2) {
+                    match publisher.publish(&stamped(pool, number, SIZE)) {
+                        Err(PublishError::Flushing) => return,
+                        published => published.expect("published"),
+                    }
+                }
+            });
+        }
+        let (pool, done) = (&pool, &done);
+        threads.spawn(move || {
+            while !done.load(Ordering::SeqCst) {
+                pool.reclaim();
+            }
+        });
+        let received = (0..FRAMES).take_while(|_| subscriber.next_frame(LIMIT).is_ok()).count() as u64;
+        // Nobody waits for ever, whatever came of it.
+        publisher.set_flushing(true);
+        done.store(true, Ordering::SeqCst);
+        assert_eq!(received, FRAMES);
+    });
+    assert_eq!(publisher.info().subscribers[0].dropped, 0);
+}
+
+#[test]
+fn a_flush_makes_room_for_a_blocked_producer() {
+    let place = Place::new();
+    let uri = place.uri("a");
+    let options =
+        PublisherOptions { policy: Policy::Block, block_deadline: None, ..PublisherOptions::default() };
+    let (publisher, pool) = publisher(&uri, options);
+    let _stopped = subscriber(&uri, SubscriberOptions::default());
+    std::thread::scope(|threads| {
+        let producer = threads.spawn(|| {
+            (0..17).try_for_each(|number| publisher.publish(&stamped(&pool, number, SIZE))).is_ok()
+        });
+        eventually("it waits", || publisher.info().subscribers[0].stalls == 1);
+        publisher.flush();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !producer.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        publisher.set_flushing(true);
+        assert_eq!(producer.join().ok(), Some(true));
+    });
 }
 
 #[test]
