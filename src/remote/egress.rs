@@ -127,11 +127,12 @@ impl Egress {
         received?;
         loop {
             let moved = self.pass_on();
+            let was_busy = self.link.is_busy();
             self.link.flush(&mut self.returns)?;
             self.give_back();
             self.hung_up |= !self.outlet.flush(&self.local);
             // What has left made room, and nobody will say so.
-            if moved && !self.backlog.is_empty() && !self.link.is_busy() {
+            if (moved || was_busy) && !self.backlog.is_empty() && !self.link.is_busy() {
                 continue;
             }
             if !self.wants_more() || !self.take_local()? {
