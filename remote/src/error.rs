@@ -66,6 +66,9 @@ pub enum LinkError {
     /// The peer broke the protocol.
     #[error("the other end is at fault: {0}")]
     Peer(#[from] PeerFault),
+    /// The other end of a `remote://` link is no such end.
+    #[error("the other end listens for {0}:// alone: write {0}://HOST:PORT")]
+    OtherScheme(&'static str),
     /// There is no place here for a frame: a matter of our own settings.
     #[error("{0}")]
     NoPages(String),

@@ -9,6 +9,7 @@
 //! | [`link`] | the two ends as traits, and what they exchange with their owners |
 //! | [`tcp`] | links over TCP |
 //! | [`rdma`] | links over RDMA, with a TCP connection for control |
+//! | [`opening`] | links that may be either of these, and how that is decided |
 //! | [`memory`] | links within a process: the plainest implementation there is, for tests |
 //! | [`framing`] | how records become a stream of bytes, and back; no I/O |
 //! | [`window`] | what the subscriber may hold, counted at the publisher; no I/O |
@@ -24,6 +25,7 @@ pub mod limits;
 pub mod link;
 pub mod memory;
 pub mod network;
+pub mod opening;
 pub mod pulse;
 pub mod rdma;
 pub mod registration;

@@ -17,6 +17,7 @@ use pagecast_ipc::wire::limits::MAX_SEGMENTS;
 
 use crate::LinkError;
 use crate::clock::Estimate;
+use crate::opening::Choice;
 use crate::pulse::{Pulse, Role, RoundTrip};
 
 /// What an end waits for.
@@ -132,6 +133,8 @@ pub struct LinkFigures {
     pub clock: Option<Estimate>,
     /// Bytes that went over the wire in the direction of the frames, all framing included.
     pub wire_bytes: u64,
+    /// What was chosen to carry it, where there was a choice.
+    pub chosen: Option<Choice>,
 }
 
 /// The publisher's end of one link.

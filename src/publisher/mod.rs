@@ -112,8 +112,8 @@ impl std::fmt::Debug for Publisher {
 }
 
 impl Publisher {
-    /// Begins to serve `uri`: `unix:NAME`, `unix:/path`, `tcp://HOST:PORT`, `rdma://HOST:PORT`, or several of them
-    /// separated by spaces.
+    /// Begins to serve `uri`: `unix:NAME`, `unix:/path`, `tcp://HOST:PORT`, `rdma://HOST:PORT`,
+    /// `remote://HOST:PORT`, or several of them separated by spaces.
     ///
     /// # Errors
     /// If an address cannot be used, or a living publisher has it.
@@ -451,12 +451,11 @@ fn ends(uri: &str, options: &mut PublisherOptions) -> Result<AllEnds, PublishErr
                 let listen = ListenOptions { perms: options.perms, ..ListenOptions::default() };
                 ends.listeners.push(Listener::bind(&path, &listen)?);
             }
-            Transport::Tcp | Transport::Rdma if connect => ends.remote.reach(&uri, &options.remote)?,
-            Transport::Tcp | Transport::Rdma => {
+            _ if connect => ends.remote.reach(&uri, &options.remote)?,
+            _ => {
                 actual.push(ends.remote.listen(&uri, &options.remote)?.to_string());
                 continue;
             }
-            other => return Err(UriError::NotSupported(other).into()),
         }
         actual.push(uri.to_string());
     }

@@ -1,11 +1,12 @@
 //! What carries remote links: only here connections become their ends.
 
 use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
 
 use pagecast_ipc::socket::Transport;
 use pagecast_remote::rdma::{RdmaError, RdmaReceiver, RdmaSender, Sources};
 use pagecast_remote::tcp::{ConnectError, TcpReceiver, TcpSender};
-use pagecast_remote::{LinkError, Receiver, Sender};
+use pagecast_remote::{LinkError, Receiver, Sender, opening};
 use pagecast_verbs::{DeviceError, Verbs};
 
 use crate::publisher::Shared;
@@ -17,13 +18,26 @@ pub(crate) enum Carrier {
     Tcp,
     /// By RDMA, beside the connection.
     Rdma(Verbs),
+    /// By RDMA where that works, else on the connection; why there are no verbs, where there are none.
+    Either(Result<Verbs, String>),
+}
+
+/// Who waited for the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// This end listens.
+    Here,
+    /// This end connected.
+    There,
 }
 
 impl Carrier {
     /// That of a transport, if this machine has it. `own` is the address of this end, where it is known.
     pub(super) fn new(transport: Transport, own: Option<IpAddr>) -> Result<Self, ConnectError> {
-        if transport != Transport::Rdma {
-            return Ok(Self::Tcp);
+        match transport {
+            Transport::Rdma => {}
+            Transport::Remote => return Ok(Self::Either(Verbs::open().map_err(|error| error.to_string()))),
+            _ => return Ok(Self::Tcp),
         }
         let verbs = Verbs::open().map_err(RdmaError::from)?;
         match own {
@@ -41,11 +55,17 @@ impl Carrier {
         match self {
             Self::Tcp => Transport::Tcp.scheme(),
             Self::Rdma(_) => Transport::Rdma.scheme(),
+            Self::Either(_) => Transport::Remote.scheme(),
         }
     }
 
     /// The publisher's end of a connection.
-    pub(super) fn sender(&self, stream: TcpStream, shared: &Shared) -> Result<Box<dyn Sender>, LinkError> {
+    pub(super) fn sender(
+        &self,
+        stream: TcpStream,
+        came: Came,
+        shared: &Arc<Shared>,
+    ) -> Result<Box<dyn Sender>, LinkError> {
         Ok(match self {
             Self::Tcp => Box::new(TcpSender::new(stream)?),
             Self::Rdma(verbs) => {
@@ -54,22 +74,30 @@ impl Carrier {
                 shared.register(sources.domain()).map_err(RdmaError::from)?;
                 Box::new(RdmaSender::new(stream, &sources)?)
             }
+            Self::Either(verbs) => {
+                let shared = Arc::downgrade(shared);
+                opening::sender(stream, came == Came::Here, verbs.clone(), move |domain| {
+                    shared.upgrade().map_or(Ok(()), |shared| shared.register(domain))
+                })?
+            }
         })
     }
 
-    /// An end that can send words only, if the transport has one that takes nothing of a device.
+    /// An end that can send words only, to one who came, if the transport has one that takes nothing of a device.
     pub(super) fn plain_sender(&self, stream: TcpStream) -> Option<Box<dyn Sender>> {
         match self {
             Self::Tcp => TcpSender::new(stream).ok().map(|link| Box::new(link) as Box<dyn Sender>),
             Self::Rdma(_) => None,
+            Self::Either(_) => opening::sender(stream, true, Err("not for it".to_owned()), |_| Ok(())).ok(),
         }
     }
 
     /// The subscriber's end of a connection.
-    pub(super) fn receiver(&self, stream: TcpStream) -> Result<Box<dyn Receiver>, LinkError> {
+    pub(super) fn receiver(&self, stream: TcpStream, came: Came) -> Result<Box<dyn Receiver>, LinkError> {
         Ok(match self {
             Self::Tcp => Box::new(TcpReceiver::new(stream)?),
             Self::Rdma(verbs) => Box::new(RdmaReceiver::new(stream, verbs)?),
+            Self::Either(verbs) => opening::receiver(stream, came == Came::Here, verbs.clone())?,
         })
     }
 }

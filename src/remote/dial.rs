@@ -9,7 +9,7 @@ use pagecast_remote::rdma::RdmaError;
 use pagecast_remote::tcp::{ConnectError, Destination, TcpListener, connect};
 use pagecast_verbs::DeviceError;
 
-use super::carrier::Carrier;
+use super::carrier::{Came, Carrier};
 use super::ingress::Ingress;
 use super::{Meter, RemoteOptions};
 use crate::pool::{Pool, PoolOptions};
@@ -87,6 +87,7 @@ impl Way {
         let (to, carrier) = (self.to.clone(), self.carrier.clone());
         let meter = Meter::default();
         let (pool, told, measured) = (self.pool.clone(), cause.clone(), meter.clone());
+        let came = if stream.is_some() { Came::Here } else { Came::There };
         let bridge = move || {
             let stream = match stream {
                 Some(stream) => Ok(stream),
@@ -95,7 +96,7 @@ impl Way {
             drop(turn);
             // The cause is there before the socket closes.
             match stream {
-                Ok(stream) => run(stream, &carrier, local, pool, &told, measured),
+                Ok(stream) => run((stream, came), &carrier, local, pool, &told, measured),
                 Err(error) => told.set(error.to_string(), matches!(error, ConnectError::ClearText(_))),
             }
         };
@@ -105,7 +106,7 @@ impl Way {
 }
 
 fn run(
-    stream: TcpStream,
+    (stream, came): (TcpStream, Came),
     carrier: &Carrier,
     local: Seqpacket,
     pool: PoolOptions,
@@ -115,7 +116,7 @@ fn run(
     if let Ok(peer) = stream.peer_addr() {
         meter.begin(carrier.name(), &peer);
     }
-    let link = match carrier.receiver(stream) {
+    let link = match carrier.receiver(stream, came) {
         Ok(link) => link,
         Err(error) => {
             // Another try leaves from the same address.
@@ -129,6 +130,6 @@ fn run(
     // A pool for each life: what the subscriber still holds of an earlier one is never written again.
     let mut bridge = Ingress::new(link, local, Pool::new(pool), meter);
     if let Err(error) = bridge.run() {
-        cause.set(error.to_string(), false);
+        cause.set(error.to_string(), matches!(error, LinkError::OtherScheme(_)));
     }
 }

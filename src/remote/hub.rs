@@ -15,7 +15,7 @@ use pagecast_remote::limits::{HELLO, LAST_WORDS, LINGER};
 use pagecast_remote::tcp::{ConnectError, Destination, TcpListener, connect};
 use pagecast_remote::{FromSubscriber, LinkError, PeerFault, Sender};
 
-use super::carrier::Carrier;
+use super::carrier::{Came, Carrier};
 use super::egress::{Egress, hello, refusal};
 use super::serving::{Kind, Seat, Serving};
 use super::{Meter, Origin, RemoteOptions};
@@ -201,7 +201,7 @@ impl Door {
             self.strangers.remove(0);
         }
         let Some(shared) = self.shared.upgrade() else { return };
-        match carrier.sender(stream, &shared) {
+        match carrier.sender(stream, Came::Here, &shared) {
             Ok(link) => self.strangers.push(Stranger { link, carrier, peer, since: Instant::now() }),
             Err(error) => tracing::warn!(%peer, %error, "a connection could not be set up"),
         }
@@ -285,6 +285,7 @@ fn bridge(
 ) -> Option<Egress> {
     let origin = Origin { meter: Meter::default() };
     origin.meter.begin(carrier.name(), &peer);
+    origin.meter.set(link.figures(), 0);
     Egress::new(link, hello, shared, origin)
 }
 
@@ -324,7 +325,7 @@ impl Caller {
     /// Waits for the hello of whoever was reached, and serves it.
     fn serve(&self, stream: TcpStream, stop: &EventFd) {
         let Ok(peer) = stream.peer_addr() else { return };
-        let Some(link) = self.shared.upgrade().map(|shared| self.carrier.sender(stream, &shared)) else {
+        let Some(link) = self.shared.upgrade().map(|shared| self.carrier.sender(stream, Came::There, &shared)) else {
             return;
         };
         let mut link = match link {

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pagecast_ipc::socket::Transport;
 use pagecast_remote::LinkFigures;
+use pagecast_remote::opening::Choice;
 use serde::{Deserialize, Serialize};
 
 /// How long a message takes there and back, microseconds.
@@ -19,10 +21,13 @@ pub struct RoundTripFigures {
 /// Figures of a link to another host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RemoteFigures {
-    /// What carries it: `tcp`.
+    /// What carries it: `tcp` or `rdma`; `remote` until that is decided.
     pub transport: String,
     /// The address of the other end.
     pub peer: String,
+    /// Why a `remote://` link is carried by TCP, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
     /// How long a message takes there and back; `None` before it was measured.
     pub rtt_us: Option<RoundTripFigures>,
     /// Bytes that went over the wire in the direction of the frames, all framing included.
@@ -53,6 +58,19 @@ impl Meter {
 
     pub(super) fn set(&self, link: LinkFigures, held: usize) {
         let mut state = self.state();
+        if state.link.chosen != link.chosen {
+            match link.chosen {
+                Some(Choice::Rdma) => {
+                    state.transport = Transport::Rdma.scheme();
+                    tracing::info!(peer = state.peer, "remote:// goes by rdma");
+                }
+                Some(Choice::Tcp(reason)) => {
+                    state.transport = Transport::Tcp.scheme();
+                    tracing::warn!(peer = state.peer, %reason, "remote:// goes by tcp");
+                }
+                None => {}
+            }
+        }
         (state.link, state.held) = (link, held);
     }
 
@@ -86,6 +104,10 @@ impl Meter {
         RemoteFigures {
             transport: state.transport.to_owned(),
             peer: state.peer.clone(),
+            fallback: match state.link.chosen {
+                Some(Choice::Tcp(reason)) => Some(format!("tcp instead of rdma: {reason}")),
+                _ => None,
+            },
             rtt_us: state.link.round_trip.map(rtt),
             wire_bytes: state.link.wire_bytes,
             held: state.held,

@@ -1,5 +1,5 @@
-//! Where a publisher is: `unix:NAME`, `unix:/path`, `tcp://host:port`, `rdma://host:port`, with `?mode=listen` or
-//! `?mode=connect`, and `?from=ADDRESS` where this end connects to another host.
+//! Where a publisher is: `unix:NAME`, `unix:/path`, `tcp://host:port`, `rdma://host:port`, `remote://host:port`, with
+//! `?mode=listen` or `?mode=connect`, and `?from=ADDRESS` where this end connects to another host.
 //!
 //! In a path, `%20` stands for a space, `%3F` for a question mark and `%25` for a per cent sign.
 
@@ -20,7 +20,8 @@ pub const DEFAULT_PORT: u16 = 7174;
 /// Longest name of a host, in bytes.
 pub const MAX_HOST: usize = 253;
 
-const SCHEMES: &str = "unix (unix:NAME or unix:/path), tcp (tcp://HOST:PORT) and rdma (rdma://HOST:PORT)";
+const SCHEMES: &str =
+    "unix (unix:NAME or unix:/path), and for other hosts tcp, rdma or remote (remote://HOST:PORT)";
 const OPTIONS: &str = "mode=listen, mode=connect, and for other hosts from=ADDRESS";
 
 /// The way to the other end.
@@ -80,9 +81,6 @@ pub enum UriError {
         /// The scheme as given.
         scheme: String,
     },
-    /// A transport that this build does not have.
-    #[error("{}: is not in this build: there is {SCHEMES}", .0.scheme())]
-    NotSupported(Transport),
     /// `unix://host/path`: a Unix socket has no host.
     #[error("{text:?} names a host: write unix:NAME, unix:/path or unix:///path")]
     HasHost {
@@ -194,7 +192,6 @@ impl FromStr for Uri {
             None => return Err(UriError::NoScheme { text: whole() }),
         };
         let transport = match Transport::from_scheme(scheme) {
-            Some(other @ Transport::Remote) => return Err(UriError::NotSupported(other)),
             Some(transport) => transport,
             None => return Err(UriError::UnknownScheme { scheme: scheme.to_owned() }),
         };

@@ -17,7 +17,7 @@ use crate::tcp::{Channel, Piece};
 use crate::{LinkError, PeerFault};
 
 /// The first bytes of each direction.
-const MAGIC: [u8; 4] = *b"PGCV";
+pub(crate) const MAGIC: [u8; 4] = *b"PGCV";
 const VERSION: u16 = 1;
 const PREAMBLE: usize = 8;
 /// Length and kind.
@@ -107,7 +107,7 @@ impl Control {
             Role::Asks => self.channel.received(),
         };
         let (round_trip, clock) = (self.pulse.round_trip(), self.pulse.clock(Instant::now()));
-        LinkFigures { round_trip, clock, wire_bytes: carried + payload }
+        LinkFigures { round_trip, clock, wire_bytes: carried + payload, chosen: None }
     }
 
     pub(super) fn is_busy(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What both ends have: a queue pair that comes up with the peer's hello.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,22 +21,22 @@ const DEPTH: Depth = Depth { send: 512, receive: 2 * MAX_GRANTS as u32, pieces: 
 const ASK: Duration = Duration::from_millis(200);
 
 /// A queue pair.
-pub(super) struct Pair {
-    pub(super) queue: QueuePair,
+pub(crate) struct Pair {
+    pub(crate) queue: QueuePair,
     ended: Vec<Completion>,
     /// When the device was last asked whether it is still there.
     asked: Instant,
 }
 
 impl Pair {
-    pub(super) fn new(domain: &Arc<ProtectionDomain>, gid: &Gid) -> Result<Self, RdmaError> {
+    pub(crate) fn new(domain: &Arc<ProtectionDomain>, gid: &Gid) -> Result<Self, RdmaError> {
         let completions = CompletionQueue::new(domain.device(), DEPTH.completions())?;
         let queue = QueuePair::new(domain, completions, gid, DEPTH)?;
         Ok(Self { queue, ended: Vec::new(), asked: Instant::now() })
     }
 
     /// The peer's hello has come.
-    pub(super) fn connect(&mut self, endpoint: &[u8; ENDPOINT_BYTES]) -> Result<(), LinkError> {
+    pub(crate) fn connect(&mut self, endpoint: &[u8; ENDPOINT_BYTES]) -> Result<(), LinkError> {
         if self.queue.state() != State::Init {
             return Err(PeerFault::OutOfPlace("a second hello").into());
         }
@@ -44,7 +45,7 @@ impl Pair {
     }
 
     /// What has completed. The completion channel wakes for everything after it.
-    pub(super) fn completions(&mut self) -> Result<std::vec::Drain<'_, Completion>, LinkError> {
+    pub(crate) fn completions(&mut self) -> Result<std::vec::Drain<'_, Completion>, LinkError> {
         // A device that is gone completes nothing. Whoever has a link looks at it once a second at least.
         if self.asked.elapsed() >= ASK {
             self.asked = Instant::now();
@@ -57,11 +58,9 @@ impl Pair {
         self.queue.poll(&mut self.ended).map_err(RdmaError::from)?;
         Ok(self.ended.drain(..))
     }
-}
 
-impl Pair {
     /// Readable when something has completed.
-    pub(super) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.queue.fd()
     }
 }

@@ -12,7 +12,9 @@ mod link;
 mod receiver;
 mod sender;
 
+pub(crate) use control::MAGIC;
 pub use domain::Sources;
 pub use error::RdmaError;
+pub(crate) use link::Pair;
 pub use receiver::RdmaReceiver;
 pub use sender::RdmaSender;

@@ -63,8 +63,11 @@ impl RdmaReceiver {
     /// # Errors
     /// If the system or the device does not let it be set up.
     pub fn new(stream: TcpStream, verbs: &Verbs) -> Result<Self, LinkError> {
-        let (device, gid) = verbs.device_for(stream.local_addr()?.ip()).map_err(RdmaError::from)?;
-        let channel = Channel::new(stream)?;
+        Self::over(Channel::new(stream)?, verbs)
+    }
+
+    pub(crate) fn over(channel: Channel, verbs: &Verbs) -> Result<Self, LinkError> {
+        let (device, gid) = verbs.device_for(channel.local_ip()?).map_err(RdmaError::from)?;
         let targets = Targets::new(&device)?;
         let mut pair = Pair::new(targets.domain(), &gid)?;
         for _ in 0..MAX_GRANTS {

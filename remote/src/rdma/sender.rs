@@ -81,8 +81,12 @@ impl RdmaSender {
     /// # Errors
     /// If the system or the device does not let it be set up.
     pub fn new(stream: TcpStream, sources: &Arc<Sources>) -> Result<Self, LinkError> {
+        Self::over(Channel::new(stream)?, sources)
+    }
+
+    pub(crate) fn over(channel: Channel, sources: &Arc<Sources>) -> Result<Self, LinkError> {
         let pair = Pair::new(sources.domain(), sources.gid())?;
-        let mut control = Control::new(Channel::new(stream)?, Role::Answers);
+        let mut control = Control::new(channel, Role::Answers);
         control.hello(&pair.queue.endpoint().to_bytes());
         Ok(Self {
             pair,

@@ -1,7 +1,7 @@
 //! The connection under a link, in clear text.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::sys::{self, PageRange, Piece};
@@ -12,6 +12,8 @@ pub(crate) struct Channel {
     stream: TcpStream,
     sent: u64,
     received: u64,
+    /// Received, and looked at, but not taken.
+    ahead: Vec<u8>,
 }
 
 impl Channel {
@@ -19,7 +21,7 @@ impl Channel {
         stream.set_nonblocking(true)?;
         // Batching is ours: a record must not wait for an acknowledgement.
         stream.set_nodelay(true)?;
-        Ok(Self { stream, sent: 0, received: 0 })
+        Ok(Self { stream, sent: 0, received: 0, ahead: Vec::new() })
     }
 
     /// Sends what fits; `None` if nothing does now.
@@ -35,9 +37,42 @@ impl Channel {
         pages: Option<PageRange<'_>>,
         rest: &mut [u8],
     ) -> io::Result<Option<usize>> {
+        if !self.ahead.is_empty() && pages.is_none() {
+            let count = self.ahead.len().min(rest.len());
+            rest[..count].copy_from_slice(&self.ahead[..count]);
+            self.ahead.drain(..count);
+            return Ok(Some(count));
+        }
         let received = retried(|| sys::receive(self.stream.as_fd(), pages, rest))?;
         self.received += received.unwrap_or(0) as u64;
         Ok(received)
+    }
+
+    /// The next `count` bytes, which stay to be received; no byte behind them is read. `None` while they are not all
+    /// here.
+    pub(crate) fn peek(&mut self, count: usize) -> io::Result<Option<&[u8]>> {
+        while self.ahead.len() < count {
+            let mut bytes = vec![0; count - self.ahead.len()];
+            let Some(read) = retried(|| sys::receive(self.stream.as_fd(), None, &mut bytes))? else {
+                return Ok(None);
+            };
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.received += read as u64;
+            self.ahead.extend_from_slice(&bytes[..read]);
+        }
+        Ok(Some(&self.ahead[..count]))
+    }
+
+    /// Takes so many of the bytes that were [peeked](Self::peek) at.
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.ahead.drain(..count.min(self.ahead.len()));
+    }
+
+    /// The address of this end.
+    pub(crate) fn local_ip(&self) -> io::Result<IpAddr> {
+        Ok(self.stream.local_addr()?.ip())
     }
 
     /// Bytes that were sent, as they are on the wire.

@@ -45,8 +45,12 @@ impl TcpReceiver {
     /// # Errors
     /// If the system does not let it be set up.
     pub fn new(stream: TcpStream) -> Result<Self, LinkError> {
-        Ok(Self {
-            channel: Channel::new(stream)?,
+        Ok(Self::over(Channel::new(stream)?))
+    }
+
+    pub(crate) fn over(channel: Channel) -> Self {
+        Self {
+            channel,
             output: Output::new(),
             input: Input::new(),
             pulse: begin(Role::Asks),
@@ -54,7 +58,7 @@ impl TcpReceiver {
             starved: false,
             more: false,
             done: Vec::new(),
-        })
+        }
     }
 
     /// The next message, if it is here whole.
@@ -145,6 +149,6 @@ impl Receiver for TcpReceiver {
 
     fn figures(&self) -> LinkFigures {
         let (round_trip, clock) = (self.pulse.round_trip(), self.pulse.clock(Instant::now()));
-        LinkFigures { round_trip, clock, wire_bytes: self.channel.received() }
+        LinkFigures { round_trip, clock, wire_bytes: self.channel.received(), chosen: None }
     }
 }

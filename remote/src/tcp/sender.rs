@@ -30,9 +30,12 @@ impl TcpSender {
     /// # Errors
     /// If the system does not let it be set up.
     pub fn new(stream: TcpStream) -> Result<Self, LinkError> {
-        let channel = Channel::new(stream)?;
+        Ok(Self::over(Channel::new(stream)?))
+    }
+
+    pub(crate) fn over(channel: Channel) -> Self {
         let (output, input) = (Output::new(), Input::new());
-        Ok(Self { channel, output, input, pulse: begin(Role::Answers), more: false })
+        Self { channel, output, input, pulse: begin(Role::Answers), more: false }
     }
 }
 
@@ -79,7 +82,7 @@ impl Sender for TcpSender {
 
     fn figures(&self) -> LinkFigures {
         let (round_trip, clock) = (self.pulse.round_trip(), self.pulse.clock(Instant::now()));
-        LinkFigures { round_trip, clock, wire_bytes: self.channel.sent() }
+        LinkFigures { round_trip, clock, wire_bytes: self.channel.sent(), chosen: None }
     }
 
     fn unsent(&self) -> u64 {

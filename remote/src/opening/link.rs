@@ -1,0 +1,183 @@
+//! The ends of links that first have to be decided.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pagecast_verbs::{LoadError, ProtectionDomain, RegisterError, Verbs};
+
+use super::{Choice, Opened, Opening, Reason};
+use crate::LinkError;
+use crate::link::{FromPublisher, FromSubscriber, LinkFigures, Pages, Payload, PollFds, Receiver, Sender};
+use crate::pulse::Role;
+use crate::rdma::{RdmaError, RdmaReceiver, RdmaSender, Sources};
+use crate::tcp::{Channel, TcpReceiver, TcpSender};
+
+type Make<L> = Box<dyn FnOnce(Channel, Opened) -> Result<Box<L>, LinkError> + Send>;
+
+/// A link, or the talk before it.
+struct Undecided<L: ?Sized> {
+    opening: Option<(Opening, Make<L>)>,
+    link: Option<Box<L>>,
+    chosen: Option<Choice>,
+    /// What was said before it stood.
+    early: Vec<Vec<u8>>,
+}
+
+impl<L: ?Sized> Undecided<L> {
+    fn new(opening: Opening, make: Make<L>) -> Self {
+        Self { opening: Some((opening, make)), link: None, chosen: None, early: Vec::new() }
+    }
+
+    /// The link, if it stands; `say` is how a packet is sent over it.
+    fn link(&mut self, say: fn(&mut L, &[u8])) -> Result<Option<&mut Box<L>>, LinkError> {
+        if let Some((opening, _)) = &mut self.opening {
+            let Some(opened) = opening.step()? else { return Ok(None) };
+            self.chosen = match opened {
+                Opened::Chosen(choice) => Some(choice),
+                Opened::AskedForRdma => Some(Choice::Rdma),
+                Opened::AskedForTcp => Some(Choice::Tcp(Reason::AskedFor)),
+            };
+            if let Some((opening, make)) = self.opening.take() {
+                let link = self.link.insert(make(opening.channel, opened)?);
+                self.early.drain(..).for_each(|packet| say(link, &packet));
+            }
+        }
+        Ok(self.link.as_mut())
+    }
+}
+
+/// How a link is to be carried.
+enum By<'a> {
+    Tcp,
+    Rdma(&'a Verbs),
+}
+
+fn by(opened: Opened, verbs: &Result<Verbs, String>) -> Result<By<'_>, LinkError> {
+    let rdma = || match verbs {
+        Ok(verbs) => Ok(By::Rdma(verbs)),
+        Err(why) => {
+            let library = "libibverbs".to_owned();
+            Err(RdmaError::from(LoadError::NoLibrary { library, why: why.clone() }).into())
+        }
+    };
+    match opened {
+        Opened::AskedForTcp | Opened::Chosen(Choice::Tcp(_)) => Ok(By::Tcp),
+        Opened::AskedForRdma | Opened::Chosen(Choice::Rdma) => rdma(),
+    }
+}
+
+/// The publisher's end of a `remote://` link; `verbs` where this machine has them. `register` is told of the domain that
+/// frames will be read through, before the first.
+///
+/// # Errors
+/// If the system does not let it be set up.
+pub fn sender(
+    stream: TcpStream,
+    listens: bool,
+    verbs: Result<Verbs, String>,
+    register: impl FnOnce(&Arc<ProtectionDomain>) -> Result<(), RegisterError> + Send + 'static,
+) -> Result<Box<dyn Sender>, LinkError> {
+    let opening = Opening::new(Channel::new(stream)?, Role::Answers, listens, verbs.as_ref().ok())?;
+    let make: Make<dyn Sender> = Box::new(move |channel, opened| match by(opened, &verbs)? {
+        By::Tcp => Ok(Box::new(TcpSender::over(channel))),
+        By::Rdma(verbs) => {
+            let sources = Sources::new(verbs, channel.local_ip()?)?;
+            register(sources.domain()).map_err(RdmaError::from)?;
+            Ok(Box::new(RdmaSender::over(channel, &sources)?))
+        }
+    });
+    Ok(Box::new(Undecided::new(opening, make)))
+}
+
+/// The subscriber's end of a `remote://` link.
+///
+/// # Errors
+/// If the system does not let it be set up.
+pub fn receiver(
+    stream: TcpStream,
+    listens: bool,
+    verbs: Result<Verbs, String>,
+) -> Result<Box<dyn Receiver>, LinkError> {
+    let opening = Opening::new(Channel::new(stream)?, Role::Asks, listens, verbs.as_ref().ok())?;
+    let make: Make<dyn Receiver> = Box::new(move |channel, opened| match by(opened, &verbs)? {
+        By::Tcp => Ok(Box::new(TcpReceiver::over(channel))),
+        By::Rdma(verbs) => Ok(Box::new(RdmaReceiver::over(channel, verbs)?)),
+    });
+    Ok(Box::new(Undecided::new(opening, make)))
+}
+
+macro_rules! until_it_stands {
+    () => {
+        fn poll_fds(&self) -> PollFds<'_> {
+            match (&self.opening, &self.link) {
+                (Some((opening, _)), _) => opening.poll_fds(),
+                (None, Some(link)) => link.poll_fds(),
+                _ => PollFds::new(),
+            }
+        }
+
+        fn next_look(&self) -> Instant {
+            match (&self.opening, &self.link) {
+                (Some((opening, _)), _) => opening.next_look(),
+                (None, Some(link)) => link.next_look(),
+                _ => Instant::now(),
+            }
+        }
+
+        fn is_busy(&self) -> bool {
+            self.link.as_ref().is_none_or(|link| link.is_busy())
+        }
+
+        fn send_packet(&mut self, packet: &[u8]) {
+            match &mut self.link {
+                Some(link) => link.send_packet(packet),
+                // It is busy, and is told only what cannot wait for that: that the other may not stay.
+                None => self.early.push(packet.to_vec()),
+            }
+        }
+
+        fn finish(&mut self) -> bool {
+            self.link.as_mut().is_none_or(|link| link.finish())
+        }
+
+        fn figures(&self) -> LinkFigures {
+            let figures = self.link.as_ref().map(|link| link.figures()).unwrap_or_default();
+            LinkFigures { chosen: self.chosen.or(figures.chosen), ..figures }
+        }
+    };
+}
+
+impl Sender for Undecided<dyn Sender> {
+    until_it_stands!();
+
+    fn send_frame(&mut self, frame: u64, packet: &[u8], payload: Payload) {
+        if let Some(link) = &mut self.link {
+            link.send_frame(frame, packet, payload);
+        }
+    }
+
+    fn flush(&mut self, done: &mut Vec<u64>) -> Result<(), LinkError> {
+        self.link(Sender::send_packet)?.map_or(Ok(()), |link| link.flush(done))
+    }
+
+    fn unsent(&self) -> u64 {
+        self.link.as_ref().map_or(0, |link| link.unsent())
+    }
+
+    fn receive(&mut self, events: &mut Vec<FromSubscriber>) -> Result<(), LinkError> {
+        self.link(Sender::send_packet)?.map_or(Ok(()), |link| link.receive(events))
+    }
+}
+
+impl Receiver for Undecided<dyn Receiver> {
+    until_it_stands!();
+
+    fn flush(&mut self) -> Result<(), LinkError> {
+        self.link(Receiver::send_packet)?.map_or(Ok(()), |link| link.flush())
+    }
+
+    fn receive(&mut self, pages: &mut dyn Pages, events: &mut Vec<FromPublisher>) -> Result<(), LinkError> {
+        self.link(Receiver::send_packet)?.map_or(Ok(()), |link| link.receive(pages, events))
+    }
+}

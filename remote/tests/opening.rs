@@ -1,0 +1,236 @@
+//! How the two ends of `remote://` find out what carries their link, over fake RDMA devices and the loopback.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollTimeout, poll};
+use pagecast_remote::link::Pages;
+use pagecast_remote::opening::wire::{ANSWER, Answer, OFFER, Offer};
+use pagecast_remote::opening::{self, Choice, Reason};
+use pagecast_remote::rdma::{RdmaReceiver, RdmaSender, Sources};
+use pagecast_remote::tcp::{TcpReceiver, TcpSender};
+use pagecast_remote::{FromPublisher, FromSubscriber, LinkError, PeerFault, Receiver, Room, Sender};
+use pagecast_verbs::Verbs;
+use pagecast_verbs::fake::Fake;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const PUBLISHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
+const SUBSCRIBER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+struct NoPages;
+
+impl Pages for NoPages {
+    fn take(&mut self, _: usize) -> Result<Option<Room>, LinkError> {
+        Ok(None)
+    }
+}
+
+fn connect_from(own: IpAddr, to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::new(own, 0).into()).expect("its own address");
+    socket.connect(&to.into()).expect("a connection");
+    socket.into()
+}
+
+/// Two ends of a connection: the publisher's and the subscriber's.
+fn streams() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((PUBLISHER, 0)).expect("a port");
+    let near = connect_from(SUBSCRIBER, listener.local_addr().expect("its address"));
+    (listener.accept().expect("a connection").0, near)
+}
+
+fn sender(stream: TcpStream, listens: bool, verbs: Option<Verbs>) -> Box<dyn Sender> {
+    let verbs = verbs.ok_or_else(|| "none".to_owned());
+    opening::sender(stream, listens, verbs, |_| Ok(())).expect("an end")
+}
+
+fn receiver(stream: TcpStream, listens: bool, verbs: Option<Verbs>) -> Box<dyn Receiver> {
+    opening::receiver(stream, listens, verbs.ok_or_else(|| "none".to_owned())).expect("an end")
+}
+
+/// One round at a publisher's end.
+fn turn_sender(sender: &mut dyn Sender, said: &mut Vec<FromSubscriber>) -> Result<(), LinkError> {
+    sender.flush(&mut Vec::new())?;
+    sender.receive(said)
+}
+
+fn turn_receiver(receiver: &mut dyn Receiver, said: &mut Vec<FromPublisher>) -> Result<(), LinkError> {
+    receiver.flush()?;
+    receiver.receive(&mut NoPages, said)
+}
+
+/// Drives both ends until a packet has gone each way.
+fn join(sender: &mut dyn Sender, receiver: &mut dyn Receiver) -> Result<(), LinkError> {
+    let packet = {
+        let mut record = Vec::new();
+        pagecast_ipc::wire::ToPublisher::Bye.encode(&mut record);
+        let mut builder = pagecast_ipc::wire::PacketBuilder::default();
+        builder.push(&record);
+        builder.bytes(1)
+    };
+    let (mut upstream, mut asked) = (Vec::new(), false);
+    let begun = Instant::now();
+    while upstream.is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "nothing was decided");
+        turn_sender(sender, &mut upstream)?;
+        turn_receiver(receiver, &mut Vec::new())?;
+        if !asked && !receiver.is_busy() {
+            receiver.send_packet(&packet);
+            asked = true;
+        }
+        let mut fds = sender.poll_fds().into_iter().chain(receiver.poll_fds()).collect::<Vec<_>>();
+        let _ = poll(&mut fds, PollTimeout::from(5_u8));
+    }
+    Ok(())
+}
+
+fn world(addresses: &[IpAddr]) -> (Fake, Verbs) {
+    let fake = Fake::new(addresses);
+    let verbs = fake.verbs();
+    (fake, verbs)
+}
+
+#[test]
+fn with_a_device_at_both_ends_frames_go_by_rdma_whoever_listens() {
+    for listens in [true, false] {
+        let (fake, verbs) = world(&[PUBLISHER, SUBSCRIBER]);
+        let (far, near) = streams();
+        let mut sender = sender(far, listens, Some(verbs.clone()));
+        let mut receiver = receiver(near, !listens, Some(verbs));
+        assert_eq!(sender.figures().chosen, None);
+        join(sender.as_mut(), receiver.as_mut()).expect("they come together");
+        assert_eq!(sender.figures().chosen, Some(Choice::Rdma));
+        assert_eq!(receiver.figures().chosen, Some(Choice::Rdma));
+        drop((sender, receiver));
+        assert_eq!((fake.registrations(), fake.violations()), (0, vec![]), "nothing of the probe stays");
+    }
+}
+
+#[test]
+fn without_a_device_at_one_end_it_is_tcp_and_both_say_why() {
+    let cases = [
+        (vec![PUBLISHER], Reason::SubscriberHasNone),
+        (vec![SUBSCRIBER], Reason::PublisherHasNone),
+        (vec![], Reason::SubscriberHasNone),
+    ];
+    for (devices, reason) in cases {
+        let (_fake, verbs) = world(&devices);
+        let (far, near) = streams();
+        // Verbs without a device, and no verbs at all, are the same.
+        let at_publisher = (devices != [SUBSCRIBER]).then(|| verbs.clone());
+        let (mut sender, mut receiver) =
+            (sender(far, true, at_publisher), receiver(near, false, Some(verbs)));
+        join(sender.as_mut(), receiver.as_mut()).expect("they come together");
+        assert_eq!(sender.figures().chosen, Some(Choice::Tcp(reason)), "{devices:?}");
+        assert_eq!(receiver.figures().chosen, Some(Choice::Tcp(reason)), "{devices:?}");
+    }
+}
+
+#[test]
+fn where_nothing_arrives_by_rdma_it_is_tcp_within_a_second() {
+    let (fake, verbs) = world(&[PUBLISHER, SUBSCRIBER]);
+    // Devices and addresses are there, and what is written goes nowhere: as behind a filter of UDP.
+    fake.hold();
+    let (far, near) = streams();
+    let mut sender = sender(far, true, Some(verbs.clone()));
+    let mut receiver = receiver(near, false, Some(verbs));
+    join(sender.as_mut(), receiver.as_mut()).expect("they come together");
+    assert_eq!(sender.figures().chosen, Some(Choice::Tcp(Reason::ProbeLost)));
+    assert_eq!(receiver.figures().chosen, Some(Choice::Tcp(Reason::ProbeLost)));
+    assert!(opening::PROBE < Duration::from_secs(1));
+}
+
+#[test]
+fn who_listens_for_either_serves_both_other_schemes() {
+    let (_fake, verbs) = world(&[PUBLISHER, SUBSCRIBER]);
+    let (far, near) = streams();
+    let mut at_once = sender(far, true, Some(verbs.clone()));
+    let mut tcp = TcpReceiver::new(near).expect("an end");
+    join(at_once.as_mut(), &mut tcp).expect("they come together");
+    assert_eq!(at_once.figures().chosen, Some(Choice::Tcp(Reason::AskedFor)));
+    let (far, near) = streams();
+    let mut at_once = sender(far, true, Some(verbs.clone()));
+    let mut rdma = RdmaReceiver::new(near, &verbs).expect("an end");
+    join(at_once.as_mut(), &mut rdma).expect("they come together");
+    assert_eq!(at_once.figures().chosen, Some(Choice::Rdma));
+    // And the same the other way round.
+    let (far, near) = streams();
+    let mut at_once = receiver(near, true, Some(verbs.clone()));
+    let sources = Sources::new(&verbs, PUBLISHER).expect("a device");
+    let mut rdma = RdmaSender::new(far, &sources).expect("an end");
+    join(&mut rdma, at_once.as_mut()).expect("they come together");
+    assert_eq!(at_once.figures().chosen, Some(Choice::Rdma));
+}
+
+#[test]
+fn who_listens_for_one_scheme_alone_is_named() {
+    let (far, near) = streams();
+    let mut tcp = TcpSender::new(far).expect("an end");
+    let mut either = receiver(near, false, None);
+    let mut error = None;
+    let begun = Instant::now();
+    while error.is_none() {
+        assert!(begun.elapsed() < PATIENCE);
+        let _ = turn_sender(&mut tcp, &mut Vec::new());
+        error = turn_receiver(either.as_mut(), &mut Vec::new()).err();
+    }
+    let error = error.expect("an error");
+    assert!(matches!(error, LinkError::OtherScheme("tcp")), "{error}");
+    assert!(error.to_string().contains("tcp://HOST:PORT"), "{error}");
+}
+
+/// What a publisher's end that listens says to these bytes.
+fn to_bytes(bytes: &[u8], verbs: Option<Verbs>) -> LinkError {
+    let (far, mut near) = streams();
+    let mut end = sender(far, true, verbs);
+    near.write_all(bytes).expect("said");
+    let begun = Instant::now();
+    loop {
+        assert!(begun.elapsed() < PATIENCE, "it takes anything");
+        if let Err(error) = turn_sender(end.as_mut(), &mut Vec::new()) {
+            return error;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn who_says_something_else_is_cut_off() {
+    let offer = |endpoint| Offer { endpoint }.to_bytes().to_vec();
+    let place = Answer::Place { nonce: 1, address: 2, rkey: 3 }.to_bytes();
+    let rdma = Answer::Choice(Choice::Rdma).to_bytes();
+    let (_fake, verbs) = world(&[PUBLISHER]);
+    let cases: [(Vec<u8>, Option<Verbs>); 6] = [
+        (b"GET / HTTP/1.1\r\n".to_vec(), None),
+        ([&offer(None)[..4], &[9; OFFER]].concat(), None),
+        ([&offer(None)[..], &[7; ANSWER]].concat(), None),
+        // RDMA, where there is none.
+        ([&offer(None)[..], &rdma].concat(), None),
+        ([&offer(None)[..], &place].concat(), Some(verbs.clone())),
+        // A second place.
+        ([&offer(Some([1; 28]))[..], &place, &place].concat(), Some(verbs)),
+    ];
+    for (at, (bytes, verbs)) in cases.into_iter().enumerate() {
+        let error = to_bytes(&bytes, verbs);
+        assert!(matches!(error, LinkError::Peer(_)), "case {at}: {error}");
+    }
+    assert!(matches!(to_bytes(b"PGCX", None), LinkError::Peer(PeerFault::NotPagecast)));
+}
+
+#[test]
+fn who_listens_says_nothing_before_it_has_heard() {
+    let (far, mut near) = streams();
+    let mut end = sender(far, true, None);
+    for _ in 0..20 {
+        turn_sender(end.as_mut(), &mut Vec::new()).expect("it waits");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    near.set_nonblocking(true).expect("set");
+    assert!(near.read(&mut [0]).is_err(), "a tcp:// end would not understand it");
+    drop(near);
+    let begun = Instant::now();
+    while turn_sender(end.as_mut(), &mut Vec::new()).is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "that the other is gone is seen");
+    }
+}
