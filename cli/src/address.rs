@@ -1,4 +1,5 @@
-//! Publishers as users write them: `unix:NAME`, `unix:/path`, `tcp://HOST:PORT`, `rdma://HOST:PORT`, `NAME` or `/path`.
+//! Publishers as users write them: `unix:NAME`, `unix:/path`, `tcp://HOST:PORT`, `rdma://HOST:PORT`,
+//! `remote://HOST:PORT`, `NAME` or `/path`.
 
 use std::borrow::Cow;
 

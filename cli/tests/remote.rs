@@ -81,10 +81,13 @@ fn who_is_not_there_and_who_must_not_be_are_told_apart() {
         assert!(stderr(&output).contains("insecure"), "{}", stderr(&output));
         assert!(start.elapsed() < Duration::from_secs(15));
     }
-    for uri in ["remote://127.0.0.1", "tcp:host", "tcp://h:99999"] {
+    for uri in ["remote:host", "tcp:host", "tcp://h:99999"] {
         let output = place.run(&format!("recv {uri} -n 1 --timeout 20"));
         expect_code(&output, 2);
     }
+    let output = place.run(&format!("recv remote://127.0.0.1:{} -n 1 --timeout 20", port()));
+    expect_code(&output, 3);
+    assert!(stderr(&output).contains("refused"), "{}", stderr(&output));
     // Nobody is there, or there is no device: never another link than the one that was asked for.
     let output = place.run(&format!("recv rdma://127.0.0.1:{} -n 1 --timeout 20", port()));
     expect_code(&output, 3);

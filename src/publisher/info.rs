@@ -94,6 +94,9 @@ pub struct SubscriberInfo {
     pub name: String,
     /// How it is reached.
     pub transport: String,
+    /// Why one that came by `remote://` is reached by TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
     /// How long a message takes to one on another host and back.
     pub rtt_us: Option<RoundTripFigures>,
     /// Bytes on the wire to one on another host, all framing included.
@@ -164,6 +167,7 @@ impl Core {
             peer: remote.as_ref().map(|remote| remote.peer.clone()),
             name: member.name.clone(),
             transport: remote.as_ref().map_or_else(|| "unix".to_owned(), |remote| remote.transport.clone()),
+            fallback: remote.as_ref().and_then(|remote| remote.fallback.clone()),
             rtt_us: remote.as_ref().and_then(|remote| remote.rtt_us),
             wire_bytes: remote.as_ref().map(|remote| remote.wire_bytes),
             policy: self.books.policy(id).map(|policy| policy.to_string()).unwrap_or_default(),

@@ -234,7 +234,7 @@ impl Shared {
         let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let core = self.lock();
         let mut publisher = core.publisher_figures();
-        let subscribers = core.ids().into_iter().filter_map(|id| core.subscriber_info(id)).collect();
+        let subscribers: Vec<_> = core.ids().into_iter().filter_map(|id| core.subscriber_info(id)).collect();
         let caps = core.stream.caps().map(str::to_owned);
         let name = core.options.name.clone();
         drop(core);
@@ -252,6 +252,8 @@ impl Shared {
                 .map(|f| format!("{} instead of {}: {}", f.to, f.from, f.reason))
                 .collect();
         }
+        let links = subscribers.iter().filter_map(|subscriber| subscriber.fallback.clone());
+        publisher.fallbacks.extend(links);
         Info { name, uri: self.uri.clone(), caps, publisher, subscribers }
     }
 }

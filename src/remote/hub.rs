@@ -325,7 +325,9 @@ impl Caller {
     /// Waits for the hello of whoever was reached, and serves it.
     fn serve(&self, stream: TcpStream, stop: &EventFd) {
         let Ok(peer) = stream.peer_addr() else { return };
-        let Some(link) = self.shared.upgrade().map(|shared| self.carrier.sender(stream, Came::There, &shared)) else {
+        let Some(link) =
+            self.shared.upgrade().map(|shared| self.carrier.sender(stream, Came::There, &shared))
+        else {
             return;
         };
         let mut link = match link {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pagecast_ipc::socket::Transport;
 use pagecast_remote::LinkFigures;
-use pagecast_remote::opening::Choice;
+use pagecast_remote::opening::{Choice, Reason};
 use serde::{Deserialize, Serialize};
 
 /// How long a message takes there and back, microseconds.
@@ -66,7 +66,10 @@ impl Meter {
                 }
                 Some(Choice::Tcp(reason)) => {
                     state.transport = Transport::Tcp.scheme();
-                    tracing::warn!(peer = state.peer, %reason, "remote:// goes by tcp");
+                    match reason {
+                        Reason::AskedFor => {}
+                        reason => tracing::warn!(peer = state.peer, %reason, "remote:// goes by tcp"),
+                    }
                 }
                 None => {}
             }
@@ -105,7 +108,9 @@ impl Meter {
             transport: state.transport.to_owned(),
             peer: state.peer.clone(),
             fallback: match state.link.chosen {
-                Some(Choice::Tcp(reason)) => Some(format!("tcp instead of rdma: {reason}")),
+                Some(Choice::Tcp(reason)) if reason != Reason::AskedFor => {
+                    Some(format!("tcp instead of rdma: {reason}"))
+                }
                 _ => None,
             },
             rtt_us: state.link.round_trip.map(rtt),

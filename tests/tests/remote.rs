@@ -310,6 +310,28 @@ fn a_connection_leaves_from_where_it_is_told_to() {
 }
 
 #[test]
+fn a_remote_link_without_rdma_is_tcp_and_both_ends_say_so() {
+    // No RDMA device has the address of the loopback.
+    let (publisher, pool) = publisher("remote://127.0.0.1:0", patient());
+    let uri = address(&publisher, "remote");
+    let either = subscriber(&uri, SubscriberOptions::default());
+    let tcp = subscriber(&uri.replace("remote", "tcp"), SubscriberOptions::default());
+    assert!(publisher.wait_for_subscribers(2, PATIENCE));
+    for number in 0..20 {
+        publisher.publish(&stamped(&pool, number, SIZE)).expect("published");
+        assert_eq!(check(&either.next_frame(PATIENCE).expect("frame")), Ok(number));
+        assert_eq!(check(&tcp.next_frame(PATIENCE).expect("frame")), Ok(number));
+    }
+    let figures = either.figures().remote.expect("figures of the link");
+    assert_eq!(figures.transport, "tcp");
+    assert!(figures.fallback.is_some_and(|why| why.contains("tcp instead of rdma")));
+    assert_eq!(tcp.figures().remote.expect("figures of the link").fallback, None);
+    let info = publisher.info();
+    assert!(info.subscribers.iter().all(|s| s.transport == "tcp"), "{info:?}");
+    assert_eq!(info.publisher.fallbacks.iter().filter(|f| f.contains("tcp instead of rdma")).count(), 1);
+}
+
+#[test]
 fn without_an_rdma_device_that_is_said_and_nothing_else_is_tried() {
     // No RDMA device has the address of the loopback.
     let error = Publisher::open("rdma://127.0.0.1:0", PublisherOptions::default()).expect_err("no device");

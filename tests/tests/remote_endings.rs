@@ -118,10 +118,13 @@ fn a_publisher_that_reaches_for_nobody_is_dropped_at_once() {
 fn who_may_not_come_is_told_why() {
     let networks = AllowList::parse("10.0.0.0/8").expect("a network");
     let remote = RemoteOptions { networks, ..RemoteOptions::default() };
-    let (_publisher, uri) = publisher(PublisherOptions { remote, ..PublisherOptions::default() });
-    let (_subscriber, answer) = answer(&uri, false);
-    let text = refused(&answer, RefusalCode::Access);
-    assert!(text.contains("127.0.0.1") && text.contains("--network"), "{text}");
+    for any in [ANY, "remote://127.0.0.1:0"] {
+        let options = PublisherOptions { remote: remote.clone(), ..PublisherOptions::default() };
+        let publisher = Publisher::open(any, options).expect("a publisher");
+        let (_subscriber, answer) = answer(&publisher.info().uri, false);
+        let text = refused(&answer, RefusalCode::Access);
+        assert!(text.contains("127.0.0.1") && text.contains("--network"), "{text}");
+    }
 }
 
 #[test]

@@ -202,6 +202,87 @@ fn the_subscriber_may_be_the_one_that_listens() {
 }
 
 #[test]
+fn a_remote_link_goes_by_rdma_where_it_can() {
+    let _alone = alone();
+    let Some(verbs) = testbed() else { return };
+    let (publisher, pool) = publisher(&format!("remote://{OWN}:0"));
+    let [either] = &addresses(&publisher)[..] else { panic!("one address") };
+    let before = moved();
+    let peers = ["remote", "tcp", "rdma"].map(|scheme| subscriber(&either.replace("remote", scheme)));
+    for number in 0..4 {
+        publisher.publish(&stamped(&pool, number, SIZE)).expect("published");
+    }
+    for peer in &peers {
+        peer.try_follow(4).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let mut by: Vec<_> = publisher.info().subscribers.into_iter().map(|s| s.transport).collect();
+    by.sort_unstable();
+    assert_eq!(by, ["rdma", "rdma", "tcp"]);
+    carried(&verbs, before, 2 * 4 * SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// A change to this machine's network, undone at the end.
+struct Changed(&'static str);
+
+impl Changed {
+    fn new(make: &str, undo: &'static str) -> Self {
+        ip(make);
+        Self(undo)
+    }
+}
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        ip(self.0);
+    }
+}
+
+/// Runs a command of iproute2.
+fn ip(command: &str) {
+    let mut words = command.split(' ');
+    let done = Command::new(words.next().unwrap_or_default()).args(words).status().expect("iproute2");
+    assert!(done.success(), "{command}");
+}
+
+/// A frame for a subscriber by `remote://`; what carries its link, and why not RDMA.
+fn sent_by_either(publisher: &Publisher, pool: &Pool, number: u64) -> (String, Option<String>) {
+    let peer = subscriber(&addresses(publisher)[0]);
+    assert!(publisher.wait_for_subscribers(1, PATIENCE));
+    publisher.publish(&stamped(pool, number, SIZE)).expect("published");
+    peer.try_follow(1).unwrap_or_else(|error| panic!("{error}"));
+    let [subscriber] = &publisher.info().subscribers[..] else { panic!("one subscriber") };
+    let by = (subscriber.transport.clone(), subscriber.fallback.clone());
+    drop(peer);
+    eventually("its going is noticed", || publisher.subscribers() == 0);
+    by
+}
+
+#[test]
+fn a_remote_link_goes_by_tcp_where_rdma_does_not_arrive() {
+    let _alone = alone();
+    let Some(verbs) = testbed() else { return };
+    let (publisher, pool) = publisher(&format!("remote://{OWN}:0"));
+    let before = moved();
+    let filtered = Changed::new(
+        "ip rule add pref 1 iif vm1 ipproto udp dport 4791 blackhole",
+        "ip rule del pref 1 iif vm1 ipproto udp dport 4791 blackhole",
+    );
+    let (transport, fallback) = sent_by_either(&publisher, &pool, 0);
+    assert_eq!(transport, "tcp");
+    assert!(fallback.as_ref().is_some_and(|why| why.contains("UDP port 4791")), "{fallback:?}");
+    drop(filtered);
+    let gone = Changed::new("rdma link delete rxe1", "rdma link add rxe1 type rxe netdev vm1");
+    let (transport, fallback) = sent_by_either(&publisher, &pool, 1);
+    assert_eq!(transport, "tcp");
+    assert!(fallback.as_ref().is_some_and(|why| why.contains("subscriber's host")), "{fallback:?}");
+    drop(gone);
+    assert_eq!(sent_by_either(&publisher, &pool, 2), ("rdma".to_owned(), None));
+    // The counters of a new device begin anew.
+    let before = Moved { received: 0, ..before };
+    carried(&verbs, before, SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
 fn a_relay_passes_on_by_rdma_what_came_by_rdma() {
     const FRAMES: u64 = 10;
     let _alone = alone();

@@ -18,7 +18,7 @@ Examples:
   pagecast info unix:/run/user/1000/pagecast/cam0.sock
   pagecast info cam0 --json | jq '.subscribers[] | {name, dropped}'")]
 pub(crate) struct InfoOf {
-    /// The publisher: unix:NAME, unix:/path, tcp://HOST:PORT, rdma://HOST:PORT or NAME.
+    /// The publisher: unix:NAME, unix:/path, tcp://, rdma:// or remote://HOST:PORT, or NAME.
     #[arg(value_name = "URI", value_parser = address::parse)]
     uri: String,
     /// Print JSON.

@@ -23,7 +23,7 @@ Examples:
   pagecast pipe cam0 | ffmpeg -f rawvideo -pix_fmt nv12 -s 1920x1080 -r 60 -i - out.mkv
   pagecast pipe mic0 -n 500 > audio.raw")]
 pub(crate) struct Pipe {
-    /// The publisher: unix:NAME, unix:/path, tcp://HOST:PORT, rdma://HOST:PORT or NAME.
+    /// The publisher: unix:NAME, unix:/path, tcp://, rdma:// or remote://HOST:PORT, or NAME.
     #[arg(value_name = "URI", value_parser = address::parse)]
     uri: String,
     /// Write YUV4MPEG2 instead of bare frames.

@@ -34,7 +34,7 @@ Examples:
   pagecast recv cam0 videoconvert ! autovideosink
   pagecast recv cam0 -n 100 x264enc ! mp4mux ! filesink location=a.mp4")]
 pub(crate) struct Recv {
-    /// The publisher: unix:NAME, unix:/path, tcp://HOST:PORT, rdma://HOST:PORT or NAME.
+    /// The publisher: unix:NAME, unix:/path, tcp://, rdma:// or remote://HOST:PORT, or NAME.
     #[arg(value_name = "URI", value_parser = address::parse)]
     uri: String,
     #[command(flatten)]
@@ -235,7 +235,8 @@ impl std::fmt::Display for Wire<'_> {
         let Self(link, frames) = self;
         let rtt = link.rtt_us.map_or("unknown".to_owned(), |rtt| microseconds(rtt.last));
         let per_frame = link.wire_bytes.checked_div(*frames).map_or("-".to_owned(), bytes);
-        write!(f, "{} {}, rtt {rtt}, {per_frame} on the wire per frame", link.transport, link.peer)
+        write!(f, "{} {}, rtt {rtt}, {per_frame} on the wire per frame", link.transport, link.peer)?;
+        link.fallback.as_ref().map_or(Ok(()), |why| write!(f, "\n{why}"))
     }
 }
 

@@ -25,7 +25,7 @@ Examples:
   pagecast snapshot cam0 -o front.png
   pagecast snapshot cam0 -o - > front.png")]
 pub(crate) struct Snapshot {
-    /// The publisher: unix:NAME, unix:/path, tcp://HOST:PORT, rdma://HOST:PORT or NAME.
+    /// The publisher: unix:NAME, unix:/path, tcp://, rdma:// or remote://HOST:PORT, or NAME.
     #[arg(value_name = "URI", value_parser = address::parse)]
     uri: String,
     /// Where to write it; `-` is stdout (PNG).

@@ -1,6 +1,6 @@
 //! `remote://`: the two ends find out what can carry their link, and say so.
 //!
-//! Both make an [`Offer`](wire::Offer). If both have an RDMA device, the subscriber makes a place, the publisher writes there
+//! Both make an [`Offer`]. If both have an RDMA device, the subscriber makes a place, the publisher writes there
 //! by RDMA, and the subscriber looks whether it arrives; then it chooses. The link begins behind that, on the same
 //! connection. Who listens waits for the first bytes of the other, which may as well be those of a `tcp://` or `rdma://` link.
 
