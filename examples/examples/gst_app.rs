@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use pagecast::{Pool, PoolOptions};
-use pagecast_examples::{Outcome, draw, is_drawn, option};
+use pagecast_examples::{Outcome, draw, is_drawn, option, pipeline, play};
 
 const WIDTH: usize = 320;
 const HEIGHT: usize = 240;
@@ -31,7 +31,7 @@ fn main() -> Outcome {
          ! pagecastsink name=sink uri={uri} policy=block sync=false wait-for-clients={clients}"
     ))?;
     let source = publisher.by_name("in").and_downcast::<gst_app::AppSrc>().ok_or("no appsrc")?;
-    publisher.set_state(gst::State::Playing)?;
+    play(&publisher)?;
     let reader = read(&uri)?;
 
     let pool = Pool::new(PoolOptions::default());
@@ -65,10 +65,6 @@ fn patience() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
-fn pipeline(text: &str) -> Result<gst::Pipeline, Box<dyn std::error::Error>> {
-    Ok(gst::parse::launch(text)?.downcast::<gst::Pipeline>().map_err(|_| "not a pipeline")?)
-}
-
 /// Ends with the frames that arrived, and how many of them were wrong.
 type Reader = JoinHandle<Result<(u64, u64), String>>;
 
@@ -76,7 +72,7 @@ type Reader = JoinHandle<Result<(u64, u64), String>>;
 fn read(uri: &str) -> Result<Reader, Box<dyn std::error::Error>> {
     let reader = pipeline(&format!("pagecastsrc uri={uri} ! appsink name=out sync=false max-buffers=2"))?;
     let out = reader.by_name("out").and_downcast::<gst_app::AppSink>().ok_or("no appsink")?;
-    reader.set_state(gst::State::Playing)?;
+    play(&reader)?;
     Ok(std::thread::spawn(move || {
         let (mut received, mut wrong) = (0, 0);
         while let Some(sample) = out.try_pull_sample(gst::ClockTime::from_seconds(10)) {

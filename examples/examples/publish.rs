@@ -5,11 +5,12 @@
 //! ```
 //!
 //! `--fps 0` runs freely and holds frames for slow subscribers; `--wait 1` begins with the first of them.
+//! Other hosts: `--uri tcp://10.0.0.1 --network 10.0.0.0/8 --insecure`.
 
 use std::time::{Duration, Instant};
 
 use pagecast::{Description, Frame, Plane, Pool, PoolOptions, Publisher, PublisherOptions, Times};
-use pagecast_examples::{Outcome, draw, option, size};
+use pagecast_examples::{Outcome, draw, option, remote, size};
 
 fn main() -> Outcome {
     let uri = option("--uri", "unix:demo".to_owned())?;
@@ -19,7 +20,8 @@ fn main() -> Outcome {
 
     // The pool's limit is the budget: what subscribers may hold together never exceeds it.
     let pool = Pool::new(PoolOptions::default());
-    let publisher = Publisher::open(&uri, PublisherOptions { live: fps > 0, ..PublisherOptions::default() })?;
+    let options = PublisherOptions { live: fps > 0, remote: remote()?, ..PublisherOptions::default() };
+    let publisher = Publisher::open(&uri, options)?;
     publisher.set_pool(&pool);
     publisher
         .set_caps(&format!("video/x-raw, format=GRAY8, width={width}, height={height}, framerate={fps}/1"))?;

@@ -3,23 +3,25 @@
 //! ```sh
 //! cargo run -p pagecast-examples --example subscribe -- --uri unix:demo --frames 300
 //! cargo run -p pagecast-examples --example subscribe -- --uri unix:demo --frames 300 --async
+//! cargo run -p pagecast-examples --example subscribe -- --uri tcp://10.0.0.1 --insecure
 //! ```
 
 use std::time::Duration;
 
 use pagecast::{AsyncSubscriber, Frame, Message, RecvError, Subscriber, SubscriberOptions};
-use pagecast_examples::{Outcome, flag, option};
+use pagecast_examples::{Outcome, flag, option, remote};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> Outcome {
     let uri = option("--uri", "unix:demo".to_owned())?;
     let frames = option("--frames", u64::MAX)?;
-    if flag("--async") { on_a_runtime(&uri, frames) } else { blocking(&uri, frames) }
+    let options = SubscriberOptions { remote: remote()?, ..SubscriberOptions::default() };
+    if flag("--async") { on_a_runtime(&uri, options, frames) } else { blocking(&uri, options, frames) }
 }
 
-fn blocking(uri: &str, frames: u64) -> Outcome {
-    let subscriber = Subscriber::open(uri, SubscriberOptions::default())?;
+fn blocking(uri: &str, options: SubscriberOptions, frames: u64) -> Outcome {
+    let subscriber = Subscriber::open(uri, options)?;
     let mut sum = 0;
     for _ in 0..frames {
         match subscriber.next_frame(Some(PATIENCE)) {
@@ -32,10 +34,10 @@ fn blocking(uri: &str, frames: u64) -> Outcome {
     Ok(())
 }
 
-fn on_a_runtime(uri: &str, frames: u64) -> Outcome {
+fn on_a_runtime(uri: &str, options: SubscriberOptions, frames: u64) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut subscriber = AsyncSubscriber::open(uri, SubscriberOptions::default())?;
+        let mut subscriber = AsyncSubscriber::open(uri, options)?;
         let (mut sum, mut received) = (0, 0);
         while received < frames {
             match tokio::time::timeout(PATIENCE, subscriber.recv()).await?? {

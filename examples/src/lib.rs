@@ -3,6 +3,10 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use gst::prelude::*;
+use pagecast::RemoteOptions;
+use pagecast::remote::{AllowList, Network};
+
 /// The blocks of Rust in README, as documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
@@ -31,6 +35,58 @@ where
     }
     let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
     value.parse().map_err(|error| format!("{name} {value}: {error}"))
+}
+
+/// What is allowed for links to other hosts: `--insecure` (clear text) and `--network 10.0.0.0/8` (who may come).
+///
+/// # Errors
+/// If the network is none.
+pub fn remote() -> Result<RemoteOptions, Box<dyn std::error::Error>> {
+    let network = option("--network", String::new())?;
+    let network = (!network.is_empty()).then(|| network.parse::<Network>()).transpose()?;
+    Ok(RemoteOptions { networks: AllowList::new(network), insecure: flag("--insecure") })
+}
+
+/// A pipeline as `gst-launch-1.0` takes it.
+///
+/// # Errors
+/// If there is no such pipeline.
+pub fn pipeline(text: &str) -> Result<gst::Pipeline, Box<dyn std::error::Error>> {
+    Ok(gst::parse::launch(text)?.downcast::<gst::Pipeline>().map_err(|_| "not a pipeline")?)
+}
+
+/// Lets it play.
+///
+/// # Errors
+/// What an element says if it cannot.
+pub fn play(pipeline: &gst::Pipeline) -> Outcome {
+    if pipeline.set_state(gst::State::Playing).is_ok() {
+        return Ok(());
+    }
+    let bus = pipeline.bus().ok_or("no bus")?;
+    let told = bus.timed_pop_filtered(gst::ClockTime::SECOND, &[gst::MessageType::Error]);
+    let _ = pipeline.set_state(gst::State::Null);
+    Err(told.as_ref().and_then(failure).unwrap_or_else(|| "it does not play".to_owned()).into())
+}
+
+/// Waits for the end of the stream.
+///
+/// # Errors
+/// What an element says if it fails.
+pub fn wait(pipeline: &gst::Pipeline) -> Outcome {
+    let bus = pipeline.bus().ok_or("no bus")?;
+    let kinds = [gst::MessageType::Error, gst::MessageType::Eos];
+    match bus.timed_pop_filtered(gst::ClockTime::NONE, &kinds).as_ref().and_then(failure) {
+        Some(failure) => Err(failure.into()),
+        None => Ok(()),
+    }
+}
+
+/// What an element's message says, if it is of a failure.
+pub fn failure(message: &gst::Message) -> Option<String> {
+    let gst::MessageView::Error(error) = message.view() else { return None };
+    let from = message.src().map(|src| src.name().to_string()).unwrap_or_default();
+    Some(format!("{from}: {} ({})", error.error(), error.debug().unwrap_or_default()))
 }
 
 /// Width and height from a text like `640x480`.

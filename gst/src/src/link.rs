@@ -100,7 +100,7 @@ pub(super) fn remedy(error: &RecvError) -> &'static str {
         RecvError::Refused { code, .. } => match code {
             RefusalCode::Version => "use the same release of Pagecast at both ends",
             RefusalCode::Access => {
-                "run as a user whom the publisher admits, or let it admit this one (its perms property)"
+                "let the publisher admit this one: by its perms on the same host, by its networks from another"
             }
             RefusalCode::NoRoom => {
                 "ask for fewer credits, raise the publisher's pool-limit, or end another subscriber"
