@@ -96,3 +96,13 @@ fn make(
 pub fn find(buffer: &Buffer, domain: &Arc<ProtectionDomain>) -> Option<Arc<MemoryRegion>> {
     buffer.attached(|kept: &Kept| Arc::ptr_eq(kept.0.domain(), domain).then(|| kept.0.clone()))
 }
+
+/// All registrations that are kept with a buffer.
+pub fn all(buffer: &Buffer) -> Vec<Arc<MemoryRegion>> {
+    let mut all = Vec::new();
+    buffer.attached(|kept: &Kept| -> Option<()> {
+        all.push(kept.0.clone());
+        None
+    });
+    all
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nix::unistd::geteuid;
 use pagecast_ipc::budget::Share;
 use pagecast_ipc::fanout::Ask;
 use pagecast_ipc::ledger::SubscriberId;
@@ -39,7 +40,10 @@ pub(super) enum Asker {
         may_observe: bool,
     },
     /// It asks and watches.
-    Observer,
+    Observer {
+        /// From this host: no bridge to another.
+        local: bool,
+    },
 }
 
 /// What to do with somebody who has said something.
@@ -82,9 +86,9 @@ fn send(socket: &Seqpacket, epoch: u32, message: &ToSubscriber) -> bool {
 /// Reads what somebody without a share says.
 pub(super) fn answer(shared: &Arc<Shared>, socket: &Seqpacket, bytes: &[u8], asker: Asker) -> Answer {
     let Ok(mut packets) = Packets::open(bytes) else { return Answer::End };
-    let (observer, may_observe) = match asker {
-        Asker::Observer => (true, true),
-        Asker::Stranger { may_observe } => (false, may_observe),
+    let (observer, local, may_observe) = match asker {
+        Asker::Observer { local } => (true, local, true),
+        Asker::Stranger { may_observe } => (false, false, may_observe),
     };
     let answer = if observer { Answer::Observe } else { Answer::End };
     while let Ok(Some(record)) = packets.next_record() {
@@ -97,7 +101,7 @@ pub(super) fn answer(shared: &Arc<Shared>, socket: &Seqpacket, bytes: &[u8], ask
                 };
             }
             Ok(ToPublisher::Query) if observer => {
-                if !inform(shared, socket) {
+                if !inform(shared, socket, local) {
                     return Answer::End;
                 }
             }
@@ -138,14 +142,20 @@ fn greet(shared: &Arc<Shared>, socket: &Seqpacket, hello: Hello, may_observe: bo
     }
 }
 
-fn inform(shared: &Shared, socket: &Seqpacket) -> bool {
-    let (info, epoch) = (shared.info(), shared.lock().epoch);
+fn inform(shared: &Shared, socket: &Seqpacket, local: bool) -> bool {
+    let info = if local && may_know_addresses(socket) { shared.info_with_buffers() } else { shared.info() };
+    let epoch = shared.lock().epoch;
     let Ok(json) = serde_json::to_vec(&info) else { return false };
     let parts = json.chunks(MAX_INFO_PART).collect::<Vec<_>>();
     let last = parts.len() - 1;
     let told =
         |(at, part): (usize, &&[u8])| send(socket, epoch, &ToSubscriber::Info(part.to_vec(), at == last));
     parts.iter().enumerate().all(told)
+}
+
+/// Who could look into this process anyway is told where its pages are.
+fn may_know_addresses(socket: &Seqpacket) -> bool {
+    socket.peer().is_ok_and(|peer| peer.uid == 0 || peer.uid == geteuid().as_raw())
 }
 
 /// Gives a newcomer its share and brings it up to the stream. `None` if there is no room for it.

@@ -6,6 +6,7 @@ use pagecast_allocators::{AccessMode, BackingKind, Buffer, FaceKind};
 use pagecast_ipc::ledger::SubscriberId;
 use serde::{Deserialize, Serialize};
 
+use super::buffers::BufferInfo;
 use super::core::Core;
 use crate::remote::RoundTripFigures;
 
@@ -26,6 +27,9 @@ pub struct Info {
     pub publisher: PublisherFigures,
     /// Its subscribers, oldest first.
     pub subscribers: Vec<SubscriberInfo>,
+    /// Buffers of frames that are held now; only the publisher's own user and root, on this host, are told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub buffers: Vec<BufferInfo>,
 }
 
 /// Figures of a publisher.

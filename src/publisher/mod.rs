@@ -1,6 +1,7 @@
 //! The sending end of links: one publisher, any number of subscribers.
 
 mod admission;
+mod buffers;
 mod core;
 mod fault;
 mod info;
@@ -24,6 +25,7 @@ use pagecast_ipc::socket::{
 use pagecast_ipc::wire::limits::{MAX_EVENT_BYTES, MAX_NAME, MAX_STICKIES};
 use pagecast_ipc::wire::{Clock, Event};
 
+pub use buffers::{BufferInfo, FaceInfo, MAX_TOLD_BUFFERS, RegistrationInfo};
 pub use core::Departure;
 pub use info::{Info, PublisherFigures, SubscriberInfo};
 pub use options::PublisherOptions;

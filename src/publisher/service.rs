@@ -183,7 +183,7 @@ impl Service {
         let Some(stranger) = self.strangers.get(&key) else { return };
         let observers = self.strangers.values().filter(|stranger| stranger.observer).count();
         let asker = match stranger.observer {
-            true => Asker::Observer,
+            true => Asker::Observer { local: stranger.origin.is_none() },
             false => Asker::Stranger { may_observe: observers < MAX_OBSERVERS },
         };
         let mut fds = Vec::new();

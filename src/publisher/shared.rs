@@ -230,6 +230,12 @@ impl Shared {
         (self.descriptors / 4 / u64::from(subscribers.max(1))).max(1)
     }
 
+    /// As [`Self::info`], for somebody who may know where pages lie.
+    pub(super) fn info_with_buffers(&self) -> Info {
+        let buffers = self.lock().held_buffers();
+        Info { buffers, ..self.info() }
+    }
+
     pub(super) fn info(&self) -> Info {
         let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let core = self.lock();
@@ -254,6 +260,6 @@ impl Shared {
         }
         let links = subscribers.iter().filter_map(|subscriber| subscriber.fallback.clone());
         publisher.fallbacks.extend(links);
-        Info { name, uri: self.uri.clone(), caps, publisher, subscribers }
+        Info { name, uri: self.uri.clone(), caps, publisher, subscribers, buffers: Vec::new() }
     }
 }

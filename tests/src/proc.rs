@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::libc;
 
@@ -48,6 +48,30 @@ pub fn descriptors(pid: i32) -> usize {
 pub fn memfd_mappings(pid: i32) -> usize {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     maps.lines().filter(|line| line.contains("memfd:")).count()
+}
+
+/// Where process `pid` has mapped the memfd with this inode.
+pub fn mapped_at(pid: i32, inode: u64) -> Option<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let is_it = |line: &&str| {
+        let mut words = line.split_whitespace().skip(4);
+        words.next() == Some(&inode.to_string())
+            && words.next().is_some_and(|path| path.starts_with("/memfd:"))
+    };
+    u64::from_str_radix(maps.lines().find(is_it)?.split('-').next()?, 16).ok()
+}
+
+/// The page frame numbers behind `bytes` at `address` of process `pid`: the places in the machine's memory. Only root is
+/// told; a page that is not there is 0.
+///
+/// # Panics
+/// If the process cannot be looked into.
+pub fn page_frames(pid: i32, address: u64, bytes: usize) -> Vec<u64> {
+    let file = fs::File::open(format!("/proc/{pid}/pagemap")).expect("pagemap");
+    let mut entries = vec![0; bytes.div_ceil(crate::PAGE) * 8];
+    file.read_exact_at(&mut entries, address / crate::PAGE as u64 * 8).expect("entries");
+    let entries = entries.as_chunks::<8>().0.iter().map(|entry| u64::from_ne_bytes(*entry));
+    entries.map(|entry| if entry >> 63 == 1 { entry & ((1 << 55) - 1) } else { 0 }).collect()
 }
 
 /// Threads of process `pid`.

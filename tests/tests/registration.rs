@@ -1,7 +1,9 @@
-//! The `mr` face: a pool registered with an RDMA device serves local subscribers and the device from the same pages.
+//! The `mr` face: a pool registered with an RDMA device serves local subscribers, importers and the device from the same
+//! pages.
 //!
 //! It needs the testbed's two RDMA devices; elsewhere each test is skipped.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::sync::Arc;
@@ -9,11 +11,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pagecast::verbs::{
-    Access, Completion, CompletionQueue, Depth, Doorbell, ProtectionDomain, QueuePair, Remote, Slice, Timing,
-    Verbs, Write,
+    Access, Completion, CompletionQueue, Depth, Doorbell, MemoryRegion, ProtectionDomain, QueuePair, Remote,
+    Slice, Timing, Verbs, Write,
 };
-use pagecast::{Message, Pool, PoolOptions, Publisher, PublisherOptions, Subscriber, SubscriberOptions};
-use pagecast_tests::{Place, check, skip, stamped};
+use pagecast::{
+    BackingChoice, FaceKind, FaceSet, Frame, Lease, Message, Pool, PoolOptions, Publisher, PublisherOptions,
+    Subscriber, SubscriberOptions,
+};
+use pagecast_tests::importer::{Importer, kernel_says};
+use pagecast_tests::peers::Peer;
+use pagecast_tests::{PAGE, Place, check, proc, skip, stamped};
+
+const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 
 const ADDRESSES: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)), IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2))];
@@ -76,19 +85,55 @@ fn completion(end: &mut End) -> Completion {
     seen.remove(0)
 }
 
+/// Frames to another device of this machine, which finds them in its own memory.
+struct Crossing {
+    sender: End,
+    receiver: End,
+    landing: Lease,
+    to: Remote,
+    _region: Arc<MemoryRegion>,
+}
+
+impl Crossing {
+    fn new(verbs: &Verbs) -> Self {
+        let [sender, receiver] = pair(verbs);
+        let target = Pool::new(PoolOptions { limit: 1 << 20, ..PoolOptions::default() });
+        target.register(&receiver.domain, Access::Receive).expect("registered");
+        let landing = target.acquire(SIZE).expect("a buffer");
+        let part = pagecast::registration::part(landing.buffer(), &receiver.domain, 0, SIZE);
+        let part = part.expect("registered");
+        let to = Remote { address: part.address, rkey: part.region.rkey() };
+        Self { sender, receiver, landing, to, _region: part.region }
+    }
+
+    /// Writes a frame over, straight from its pages, and returns what arrived.
+    fn send(&mut self, frame: &Frame, number: u64) -> Vec<u8> {
+        let parts = frame.registered(&self.sender.domain).expect("every frame is registered");
+        assert_eq!(parts.len(), 1);
+        assert_eq!((parts[0].length, parts[0].region.access()), (SIZE as u64, Access::Source));
+        self.receiver.queue.post_recv(number, &[]).expect("a receive");
+        let slice = [Slice { region: &parts[0].region, offset: 0, length: SIZE as u32 }];
+        let write = Write { from: &slice, to: self.to };
+        let bell = Doorbell::Immediate { write: Write { from: &[], to: self.to }, value: number as u32 };
+        self.sender.queue.post_frame(number, &[write], bell).expect("posted");
+        let got = completion(&mut self.receiver).outcome.expect("received");
+        assert_eq!(got.immediate, Some(number as u32));
+        completion(&mut self.sender).outcome.expect("sent");
+        let mut bytes = vec![0; SIZE];
+        self.landing.buffer().mapping().expect("mapped").copy_to(0, &mut bytes).expect("copied");
+        bytes
+    }
+}
+
 #[test]
 fn local_subscribers_and_a_device_read_the_same_pages() {
     let _alone = alone();
     let Some(verbs) = testbed() else { return };
-    let [mut sender, mut receiver] = pair(&verbs);
+    let mut crossing = Crossing::new(&verbs);
     let place = Place::new();
     let pool = Pool::new(PoolOptions { limit: 64 << 20, ..PoolOptions::default() });
     pool.populate(SIZE, 2).expect("buffers");
-    pool.register(&sender.domain, Access::Source).expect("registered");
-    let target = Pool::new(PoolOptions { limit: 1 << 20, ..PoolOptions::default() });
-    target.register(&receiver.domain, Access::Receive).expect("registered");
-    let landing = target.acquire(SIZE).expect("a buffer");
-    let to = pagecast::registration::part(landing.buffer(), &receiver.domain, 0, SIZE).expect("registered");
+    pool.register(&crossing.sender.domain, Access::Source).expect("registered");
     let uri = place.uri("a");
     let publisher = Publisher::open(&uri, PublisherOptions { live: false, ..PublisherOptions::default() });
     let publisher = publisher.expect("a publisher");
@@ -98,25 +143,11 @@ fn local_subscribers_and_a_device_read_the_same_pages() {
     let mut constant = None;
     for number in 0..40 {
         let frame = stamped(&pool, number, SIZE);
-        let parts = frame.registered(&sender.domain).expect("every frame is registered");
-        assert_eq!(parts.len(), 1);
-        assert_eq!((parts[0].length, parts[0].region.access()), (SIZE as u64, Access::Source));
         publisher.publish(&frame).expect("published");
-        receiver.queue.post_recv(number, &[]).expect("a receive");
-        let slice = [Slice { region: &parts[0].region, offset: 0, length: SIZE as u32 }];
-        let remote = Remote { address: to.address, rkey: to.region.rkey() };
-        let write = Write { from: &slice, to: remote };
-        let bell = Doorbell::Immediate { write: Write { from: &[], to: remote }, value: number as u32 };
-        sender.queue.post_frame(number, &[write], bell).expect("posted");
-        let got = completion(&mut receiver).outcome.expect("received");
-        assert_eq!(got.immediate, Some(number as u32));
-        completion(&mut sender).outcome.expect("sent");
+        let arrived = crossing.send(&frame, number);
         let received = local.next_frame(Some(PATIENCE)).expect("a frame");
         assert_eq!(check(&received), Ok(number));
-        let landed = landing.buffer().mapping().expect("mapped");
-        let mut bytes = vec![0; SIZE];
-        landed.copy_to(0, &mut bytes).expect("copied");
-        assert_eq!(bytes, frame.to_vec().expect("bytes"), "frame {number} by RDMA");
+        assert_eq!(arrived, frame.to_vec().expect("bytes"), "frame {number} by RDMA");
         if number >= 8 {
             let now = (seen_from_outside(), pool.figures().registrations);
             assert_eq!(constant.get_or_insert_with(|| now.clone()), &now, "registrations while frames flow");
@@ -124,6 +155,84 @@ fn local_subscribers_and_a_device_read_the_same_pages() {
     }
     let info = publisher.info().publisher;
     assert_eq!(info.registrations, pool.figures().buffers as u64);
+}
+
+/// What all of this is for: one pool of huge pages, a process that may only read, a device that imports, and another
+/// host's device, all at the same time and all of the same pages.
+#[test]
+fn a_reader_an_importer_and_a_remote_device_share_one_pool() {
+    let _alone = alone();
+    let Some(verbs) = testbed() else { return };
+    let importer = Importer::open().expect("an importer");
+    let mut crossing = Crossing::new(&verbs);
+    let place = Place::new();
+    let uri = place.uri("a");
+    let pool =
+        Pool::new(PoolOptions { backing: BackingChoice::Hugetlb, limit: 32 << 20, ..PoolOptions::default() });
+    pool.register(&crossing.sender.domain, Access::Source).expect("registered");
+    let options = PublisherOptions { live: false, block_deadline: None, ..PublisherOptions::default() };
+    let publisher = Publisher::open(&uri, options).expect("a publisher");
+    publisher.set_pool(&pool);
+    let reader = Peer::start(PEER, &["subscriber", &uri]);
+    reader.expect("connected");
+    let devices = SubscriberOptions { faces: FaceSet::DMA_BUF, ..SubscriberOptions::default() };
+    let devices = Subscriber::open(&uri, devices).expect("a subscriber");
+    assert!(matches!(devices.recv(Some(PATIENCE)), Ok(Message::Connected(_))));
+    let mut imported = BTreeSet::new();
+    for number in 0..40 {
+        let frame = stamped(&pool, number, SIZE);
+        publisher.publish(&frame).expect("published");
+        let arrived = crossing.send(&frame, number);
+        assert_eq!(arrived, frame.to_vec().expect("bytes"), "frame {number} by RDMA");
+        let received = devices.next_frame(Some(PATIENCE)).expect("a frame");
+        assert_eq!(check(&received), Ok(number), "by the dma-buf");
+        reader.try_follow(number + 1).expect("the reader has checked it");
+        let theirs = &received.segments()[0].buffer;
+        if imported.insert(theirs.id()) {
+            let face = theirs.face(FaceKind::DmaBuf).expect("a dma-buf face");
+            importer.import(face.fd);
+            let (_, inode) = theirs.identity().expect("an inode");
+            assert!(kernel_says(inode).contains("vgem"), "{}", kernel_says(inode));
+        }
+        same_pages(&frame, &received, reader.pid(), &crossing.sender.domain);
+    }
+    let told = publisher.info().publisher;
+    assert_eq!((told.backing.as_deref(), told.fallbacks.len()), (Some("hugetlb"), 0));
+    assert_eq!(told.registrations, pool.figures().buffers as u64);
+    // And who reads cannot write, by whatever way.
+    let writer = Peer::start(PEER, &["writer", &uri, &format!("publisher={}", std::process::id())]);
+    let mut number = 40;
+    while !writer.has_said("tried") {
+        publisher.publish(&stamped(&pool, number, SIZE)).expect("published");
+        assert_eq!(check(&devices.next_frame(Some(PATIENCE)).expect("a frame")), Ok(number));
+        number += 1;
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(number < 2000, "the writer says nothing");
+    }
+    assert_eq!(writer.expect("wrote"), "[]");
+}
+
+/// The publisher's mapping, the dma-buf, the reader's mapping and what the device was given are the same pages.
+fn same_pages(sent: &Frame, by_dma_buf: &Frame, reader: i32, domain: &Arc<ProtectionDomain>) {
+    let me = std::process::id() as i32;
+    let start = |frame: &Frame| frame.segments()[0].buffer.mapping().expect("mapped").as_ptr() as u64;
+    let own = proc::page_frames(me, start(sent), SIZE);
+    assert!(own.iter().all(|frame| *frame != 0), "root is told page frame numbers: {own:?}");
+    // The kernel shows nobody the page frames of a dma-buf's mapping: what is written here must appear there.
+    assert_ne!(start(sent), start(by_dma_buf), "two mappings");
+    let (here, there) = (&sent.segments()[0].buffer, &by_dma_buf.segments()[0].buffer);
+    for page in (0..SIZE / PAGE).map(|page| page * PAGE) {
+        let mark = (page as u64 ^ start(sent)).to_le_bytes();
+        here.mapping().expect("mapped").copy_from(page + 64, &mark).expect("written");
+        let mut seen = [0; 8];
+        there.mapping().expect("mapped").copy_to(page + 64, &mut seen).expect("read");
+        assert_eq!(seen, mark, "page at {page} by the dma-buf");
+    }
+    let (_, inode) = sent.segments()[0].buffer.identity().expect("an inode");
+    let theirs = proc::mapped_at(reader, inode).expect("mapped by the reader");
+    assert_eq!(proc::page_frames(reader, theirs, SIZE), own, "in the reader's process");
+    let part = &sent.registered(domain).expect("registered")[0];
+    assert_eq!(part.address, start(sent), "what the device was given");
 }
 
 #[test]

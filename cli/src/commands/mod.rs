@@ -5,6 +5,7 @@ mod info;
 mod list;
 mod observe;
 mod pipe;
+mod prove;
 mod receive;
 mod recv;
 #[cfg(feature = "gstreamer")]
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Info(info::InfoOf),
     /// Show publishers and subscribers, again and again.
     Top(top::Top),
+    /// Show that the publisher, its subscribers and devices see the same pages.
+    Prove(prove::Prove),
     /// Receive frames: count and check them, or feed them to a pipeline.
     Recv(recv::Recv),
     /// Receive here and publish there: the same pages to many more, without a copy.
@@ -59,6 +62,7 @@ impl Command {
             Self::List(command) => command.run(),
             Self::Info(command) => command.run(),
             Self::Top(command) => command.run(),
+            Self::Prove(command) => command.run(),
             Self::Recv(command) => command.run(),
             Self::Relay(command) => command.run(),
             Self::Pipe(command) => command.run(),

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use pagecast_tests::importer::{BUFINFO, mount_debugfs};
+
 pub(crate) const WIDTH: u32 = 320;
 pub(crate) const HEIGHT: u32 = 180;
 /// Slow enough for an emulated machine.
@@ -60,12 +62,8 @@ impl Camera {
 
 /// How many dma-bufs the machine has, as the kernel tells in debugfs.
 pub(crate) fn dma_bufs() -> usize {
-    let file = Path::new("/sys/kernel/debug/dma_buf/bufinfo");
-    if !file.exists() {
-        let mount = Command::new("mount").args(["-t", "debugfs", "debugfs", "/sys/kernel/debug"]).status();
-        assert!(mount.is_ok_and(|status| status.success()), "debugfs cannot be mounted");
-    }
-    let text = fs::read_to_string(file).expect("bufinfo");
+    mount_debugfs();
+    let text = fs::read_to_string(BUFINFO).expect("bufinfo");
     let total = text.lines().find_map(|line| line.strip_prefix("Total ")).expect("a total");
     total.split_whitespace().next().and_then(|count| count.parse().ok()).expect("a count")
 }
