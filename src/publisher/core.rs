@@ -254,10 +254,9 @@ impl Core {
 
     /// The share for a subscriber that asks for so many credits; a bridge to another host holds what it sends.
     pub(super) fn share(&self, credits: Option<u32>, bridge: bool) -> Share {
-        let share = self.options.share(credits, self.frame_bytes);
         match bridge {
-            true => Share { credits: self.options.bridge_credits(self.frame_bytes), ..share },
-            false => share,
+            true => self.options.bridge_share(credits, self.frame_bytes),
+            false => self.options.share(credits, self.frame_bytes),
         }
     }
 

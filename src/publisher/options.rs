@@ -6,6 +6,7 @@ use pagecast_ipc::budget::Share;
 use pagecast_ipc::fanout::Rules;
 use pagecast_ipc::policy::Policy;
 use pagecast_ipc::socket::AccessRules;
+use pagecast_remote::limits::SMALL_PER_FRAME;
 
 use crate::remote::RemoteOptions;
 
@@ -95,9 +96,12 @@ impl PublisherOptions {
         Share { credits, mailbox: self.mailbox.unwrap_or(credits) }
     }
 
-    /// Frames that a bridge to another host holds: one that is sent, and one that follows.
-    pub(super) fn bridge_credits(&self, frame_bytes: u64) -> u32 {
-        if (1..=SMALL).contains(&frame_bytes) { SMALL_BRIDGED } else { BRIDGED }
+    /// The share of a bridge to a subscriber elsewhere that may hold `window` frames, or many more small ones. The
+    /// bridge holds what it sends, and what follows.
+    pub(super) fn bridge_share(&self, window: Option<u32>, frame_bytes: u64) -> Share {
+        let small = (1..=SMALL).contains(&frame_bytes);
+        let (credits, each) = if small { (SMALL_BRIDGED, SMALL_PER_FRAME) } else { (BRIDGED, 1) };
+        Share { credits, ..self.share(window.map(|frames| frames.saturating_mul(each)), frame_bytes) }
     }
 
     pub(super) fn rules(&self) -> Rules {

@@ -155,7 +155,7 @@ impl Shared {
         for id in core.ids() {
             if everybody || core.books.has_mail(id) {
                 core.drain(id);
-                core.pump(id);
+                core.pump_due(id);
             }
         }
         if everybody {

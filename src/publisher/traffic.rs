@@ -34,6 +34,9 @@ impl Core {
     pub(super) fn pump(&mut self, id: SubscriberId) {
         let now = Instant::now();
         let mut unsent = Vec::new();
+        if let Some(member) = self.members.get_mut(&id) {
+            member.delayed = false;
+        }
         while let Some(delivery) = self.books.next(id, now) {
             let ready = self.make_ready(id, &delivery, &mut unsent);
             if let Some(member) = self.members.get_mut(&id).filter(|_| ready.is_ok()) {
@@ -76,9 +79,7 @@ impl Core {
     }
 
     fn send_batch(&mut self, id: SubscriberId) -> Result<(), Obstacle> {
-        let member = self.members.get_mut(&id).ok_or(Obstacle::Gone)?;
-        member.delayed = false;
-        member.send_batch()
+        self.members.get_mut(&id).ok_or(Obstacle::Gone)?.send_batch()
     }
 
     /// What could not be sent is next again.
@@ -96,12 +97,27 @@ impl Core {
     /// Sends a small frame to those for whom it is time; others get it with those that follow.
     pub(super) fn pump_small(&mut self) {
         for id in self.ids() {
-            let few = self.books.waiting(id) < (self.books.share(id).mailbox as usize / 2).min(LARGEST_BATCH);
-            match self.members.get_mut(&id) {
-                Some(member) if few && member.last_sent.elapsed() < COMPANY => member.delayed = true,
-                _ => self.pump(id),
+            if let Some(member) = self.members.get_mut(&id) {
+                member.delayed = true;
             }
+            self.pump_due(id);
         }
+    }
+
+    /// Sends what the subscriber's credits allow, unless those are small frames that may still wait for company.
+    pub(super) fn pump_due(&mut self, id: SubscriberId) {
+        match self.members.get(&id) {
+            Some(member) if member.delayed && self.few(id) && member.last_sent.elapsed() < COMPANY => {}
+            _ => self.pump(id),
+        }
+    }
+
+    /// Whether what could be sent is little. Else who returns one frame would get one, again and again.
+    fn few(&self, id: SubscriberId) -> bool {
+        let share = self.books.share(id);
+        let free = (share.credits as usize).saturating_sub(self.books.held(id));
+        let batch = (share.mailbox.min(share.credits) as usize / 2).min(LARGEST_BATCH);
+        (1..batch).contains(&self.books.waiting(id).min(free))
     }
 
     /// Whether small frames wait for company.
