@@ -159,6 +159,12 @@ impl Pool {
         }
     }
 
+    /// A buffer that is there and free; none is made.
+    pub(crate) fn acquire_free(&self, size: usize) -> Option<Lease> {
+        let buffer = self.state().take(size, self.footprint(size.max(1)));
+        buffer.map(|buffer| self.lease(buffer))
+    }
+
     /// As [`Pool::acquire`], but waits until `deadline` (`None`: for ever) while `go_on` says so.
     ///
     /// # Errors

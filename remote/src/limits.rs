@@ -6,7 +6,7 @@ use std::time::Duration;
 pub const VERSION: u16 = 1;
 /// Bytes of one frame.
 pub const MAX_FRAME_BYTES: u64 = 1 << 30;
-/// Frames that one end takes over before earlier ones have left.
+/// Frames that one end takes over before earlier ones have left. Over TCP [`SMALL_PER_FRAME`] small ones count as one.
 pub const MAX_FRAMES_UNDER_WAY: usize = 2;
 /// Bytes of packets that wait to be sent; more are not taken over.
 pub const MAX_BYTES_WAITING: usize = 256 * 1024;

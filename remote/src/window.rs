@@ -57,7 +57,8 @@ impl Window {
     }
 }
 
-fn weight(size: u64) -> u32 {
+/// What a frame counts, of [`SMALL_PER_FRAME`] for one that is not small.
+pub(crate) fn weight(size: u64) -> u32 {
     if size <= SMALL { 1 } else { SMALL_PER_FRAME }
 }
 

@@ -15,7 +15,7 @@ use pagecast_ipc::wire::{
     FaceSet, Frame, Hello, PacketBuilder, Packets, Record, RefusalCode, ToPublisher, ToSubscriber, WireError,
     Writer,
 };
-use pagecast_remote::limits::{LAST_WORDS, LINGER};
+use pagecast_remote::limits::{LAST_WORDS, LINGER, MAX_FRAME_BYTES, SMALL};
 use pagecast_remote::window::Window;
 use pagecast_remote::{FromSubscriber, LinkError, Part, Payload, PeerFault, Sender};
 
@@ -45,6 +45,10 @@ pub(super) struct Egress {
     backlog: VecDeque<Item>,
     outlet: Outlet,
     returns: Vec<u64>,
+    /// Whether a frame was too large.
+    left_out: bool,
+    /// Whether the link was given a small frame that it has not been told to send.
+    small: bool,
     /// Whether the publisher has ended its side.
     hung_up: bool,
     /// Whether everything was read that it had said before.
@@ -93,6 +97,8 @@ impl Egress {
             backlog: VecDeque::new(),
             outlet,
             returns: Vec::new(),
+            left_out: false,
+            small: false,
             hung_up: false,
             ended: false,
             bytes: vec![0; MAX_PACKET],
@@ -127,6 +133,11 @@ impl Egress {
         received?;
         loop {
             let moved = self.pass_on();
+            // Small frames that are here already leave together.
+            if self.small && self.wants_more() && self.take_local()? {
+                continue;
+            }
+            self.small = false;
             let was_busy = self.link.is_busy();
             self.link.flush(&mut self.returns)?;
             self.give_back();
@@ -246,6 +257,10 @@ impl Egress {
         let Some(published) = self.shared.upgrade().and_then(|shared| shared.published(frame.id)) else {
             return; // taken back: the end of the link is on its way
         };
+        if frame.size() > MAX_FRAME_BYTES {
+            self.leave_out(&frame);
+            return;
+        }
         let segments = published.frame.segments().iter();
         let parts = segments.filter_map(|s| Part::new(s.buffer.clone(), s.offset, s.length)).collect();
         // Where the bytes lie here is nobody's business there.
@@ -253,6 +268,7 @@ impl Egress {
             (segment.buffer, segment.offset) = (0, 0);
         }
         self.window.sent(frame.id, frame.size());
+        self.small = frame.size() <= SMALL;
         let (id, message) = (frame.id, ToSubscriber::Frame(frame));
         let mut packet = PacketBuilder::default();
         packet.push(&encoded(&message));
@@ -263,6 +279,15 @@ impl Egress {
         });
         let payload = Payload { parts, hold: Box::new(published), still_valid };
         self.link.send_frame(id, &packet.bytes(self.epoch), payload);
+    }
+
+    /// A frame too large for any link is the publisher's again; that is said once.
+    fn leave_out(&mut self, frame: &Frame) {
+        self.returns.push(frame.id);
+        if !std::mem::replace(&mut self.left_out, true) {
+            let (size, limit) = (frame.size(), MAX_FRAME_BYTES);
+            tracing::warn!(size, limit, "frames are too large for links to other hosts, which miss them");
+        }
     }
 
     /// Frames that have left are the publisher's again.

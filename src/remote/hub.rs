@@ -127,7 +127,9 @@ impl Hub {
     }
 }
 
-fn thread(run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Errno> {
+pub(super) fn thread<T: Send + 'static>(
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Errno> {
     let builder = std::thread::Builder::new().name(THREAD.to_owned());
     builder.spawn(run).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,22 +19,71 @@ use pagecast_remote::limits::LINGER;
 use pagecast_remote::{FromPublisher, LinkError, Pages, Part, PeerFault, Receiver, Room};
 
 use super::egress::packet;
+use super::hub::thread;
 use super::outlet::{Outlet, RETRY, receive};
 use super::{Meter, times};
-use crate::pool::{Pool, PoolError};
+use crate::pool::{Lease, Pool, PoolError};
+
+/// A buffer of so many bytes is made beside the bridge: filling its pages may take longer than a peer waits for a heartbeat.
+const LARGE: usize = 64 << 20;
 
 /// Room in a pool.
-struct FromPool(Pool);
+struct FromPool {
+    pool: Pool,
+    /// A large buffer that is being made.
+    coming: Option<JoinHandle<Result<Lease, PoolError>>>,
+}
+
+impl FromPool {
+    fn new(pool: Pool) -> Self {
+        Self { pool, coming: None }
+    }
+
+    /// Whether there will be room without anybody saying so.
+    fn is_making(&self) -> bool {
+        self.coming.is_some()
+    }
+
+    /// `None` while a large one is being made.
+    fn acquire(&mut self, size: usize) -> Option<Result<Lease, PoolError>> {
+        match self.coming.take() {
+            Some(coming) if !coming.is_finished() => {
+                self.coming = Some(coming);
+                return None;
+            }
+            Some(coming) => match coming.join() {
+                Ok(Ok(lease)) if lease.buffer().size() >= size => return Some(Ok(lease)),
+                Ok(Err(error)) => return Some(Err(error)),
+                _ => {}
+            },
+            None => {}
+        }
+        if size < LARGE {
+            return Some(self.pool.acquire(size));
+        }
+        if let Some(lease) = self.pool.acquire_free(size) {
+            return Some(Ok(lease));
+        }
+        let pool = self.pool.clone();
+        match thread(move || pool.acquire(size)) {
+            Ok(coming) => {
+                self.coming = Some(coming);
+                None
+            }
+            Err(_) => Some(self.pool.acquire(size)),
+        }
+    }
+}
 
 impl Pages for FromPool {
     fn take(&mut self, size: usize) -> Result<Option<Room>, LinkError> {
-        match self.0.acquire(size.max(1)) {
-            Ok(lease) => {
+        match self.acquire(size.max(1)) {
+            Some(Ok(lease)) => {
                 let part = Part::new(lease.buffer().clone(), 0, size);
                 Ok(part.map(|part| Room { part, hold: Box::new(lease) }))
             }
-            Err(PoolError::Exhausted { .. }) => Ok(None),
-            Err(error) => Err(LinkError::NoPages(error.to_string())),
+            None | Some(Err(PoolError::Exhausted { .. })) => Ok(None),
+            Some(Err(error)) => Err(LinkError::NoPages(error.to_string())),
         }
     }
 }
@@ -71,7 +121,7 @@ impl Ingress {
         Self {
             link,
             local,
-            pages: FromPool(pool),
+            pages: FromPool::new(pool),
             outlet: Outlet::default(),
             meter,
             clock: None,
@@ -152,7 +202,7 @@ impl Ingress {
         let now = Instant::now();
         let blocked = !self.outlet.is_empty();
         // Who does not read the link cannot tell that it is dead.
-        let until = if blocked { now + RETRY } else { self.link.next_look() };
+        let until = if blocked || self.pages.is_making() { now + RETRY } else { self.link.next_look() };
         let listens = self.listens();
         let mut fds = vec![PollFd::new(
             self.local.as_fd(),

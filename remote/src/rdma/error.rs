@@ -24,6 +24,16 @@ pub enum RdmaError {
     /// Work was refused.
     #[error(transparent)]
     Post(#[from] PostError),
+    /// The device's messages are so small that a frame takes more of them than are sent at a time.
+    #[error(
+        "a frame takes {messages} messages of this device, which are at most {limit}: tcp:// has no such limit"
+    )]
+    Messages {
+        /// Messages, the one that tells of it included.
+        messages: usize,
+        /// As allowed.
+        limit: u32,
+    },
     /// Work has failed.
     #[error(transparent)]
     Work(#[from] WorkError),

@@ -11,7 +11,7 @@ use pagecast_verbs::{Doorbell, MemoryRegion, PostError, Remote, Slice, Write};
 use super::RdmaError;
 use super::control::{Control, Grant, Message};
 use super::domain::Sources;
-use super::link::Pair;
+use super::link::{DEPTH, Pair};
 use crate::limits::{MAX_FRAMES_UNDER_WAY, MAX_IN_A_ROW, STALLED};
 use crate::link::{FromSubscriber, LinkFigures, Payload, PollFds, Sender};
 use crate::pulse::Role;
@@ -166,6 +166,10 @@ fn write(
             slices.push([Slice { region, offset, length: length as u32 }]);
             offset += length;
         }
+    }
+    let (messages, limit) = (slices.len() + 1, DEPTH.send);
+    if messages > limit as usize {
+        return Err(RdmaError::Messages { messages, limit }.into());
     }
     let mut to = Remote { address: grant.address, rkey: grant.rkey };
     let mut writes = Vec::with_capacity(slices.len());

@@ -13,9 +13,10 @@ use super::channel::Channel;
 use super::sys::{MAX_PIECES, PageRange, Piece};
 use crate::LinkError;
 use crate::framing::{self, LENGTH};
-use crate::limits::{MAX_BYTES_WAITING, MAX_FRAMES_UNDER_WAY};
+use crate::limits::{MAX_BYTES_WAITING, MAX_FRAMES_UNDER_WAY, SMALL_PER_FRAME};
 use crate::link::{Part, Payload};
 use crate::pulse::Pulse;
+use crate::window::weight;
 
 /// Packets are put together up to so many bytes.
 const COALESCED: usize = 4096;
@@ -30,6 +31,7 @@ enum Chunk {
         // Before the pages that it is about.
         _access: Access,
         payload: Payload,
+        weight: u32,
         part: usize,
         last: Last,
     },
@@ -52,7 +54,8 @@ pub(super) struct Output {
     chunks: VecDeque<Chunk>,
     /// Bytes of the first chunk, or of its current part, that have left.
     sent: usize,
-    frames: usize,
+    /// What the frames that have not left count.
+    weight: u32,
     bytes: usize,
     finishing: bool,
     finished: bool,
@@ -64,7 +67,7 @@ impl Output {
         let preamble = framing::preamble().to_vec();
         let bytes = preamble.len();
         let chunks = VecDeque::from([Chunk::Bytes(preamble)]);
-        Self { chunks, sent: 0, frames: 0, bytes, finishing: false, finished: false }
+        Self { chunks, sent: 0, weight: 0, bytes, finishing: false, finished: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -72,7 +75,7 @@ impl Output {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.frames >= MAX_FRAMES_UNDER_WAY || self.bytes >= MAX_BYTES_WAITING
+        self.weight >= MAX_FRAMES_UNDER_WAY as u32 * SMALL_PER_FRAME || self.bytes >= MAX_BYTES_WAITING
     }
 
     /// Bytes that have not left.
@@ -105,14 +108,15 @@ impl Output {
 
     pub(super) fn push_frame(&mut self, frame: u64, packet: &[u8], mut payload: Payload) {
         self.push_packet(packet);
-        self.frames += 1;
+        let weight = weight(payload.parts.iter().map(|part| part.length() as u64).sum());
+        self.weight += weight;
         let access = Access::begin(&payload);
         let kept_back = match payload.still_valid {
             Some(_) => payload.parts.iter_mut().rev().find_map(Part::cut_last),
             None => None,
         };
         let last = kept_back.map_or(Last::Among, Last::KeptBack);
-        self.chunks.push_back(Chunk::Payload { frame, _access: access, payload, part: 0, last });
+        self.chunks.push_back(Chunk::Payload { frame, _access: access, payload, weight, part: 0, last });
     }
 
     /// Nothing more will be pushed. `true` when all has left and that was said.
@@ -208,7 +212,7 @@ impl Output {
                     }
                     self.bytes -= bytes.len();
                 }
-                Chunk::Payload { frame, payload, part, last, .. } => {
+                Chunk::Payload { frame, payload, weight, part, last, .. } => {
                     while let Some(current) = payload.parts.get(*part) {
                         if !step(&mut self.sent, &mut count, current.length()) {
                             return;
@@ -221,7 +225,7 @@ impl Output {
                         _ => {}
                     }
                     done.push(*frame);
-                    self.frames -= 1;
+                    self.weight -= *weight;
                 }
             }
             self.chunks.pop_front();

@@ -107,6 +107,53 @@ fn pages_that_cannot_be_registered_end_the_link_with_the_remedy() {
 }
 
 #[test]
+fn frames_go_in_messages_that_the_port_sends() {
+    // One byte more than a whole number of messages, a whole number, one byte less; parts that are smaller than any.
+    for size in [3 * 4096 + 1, 8 * 4096, 9 * 4096 - 1] {
+        let fake = Fake::new(&ADDRESSES);
+        fake.limit_messages(4096);
+        let mut link = Link::new(support::rdma(&fake.verbs(), ADDRESSES));
+        for number in 1..20 {
+            link.send(number, &[size, 1, 4096, size, 4095]);
+        }
+        link.until("all are there", |link| link.downstream.len() == 19 && link.done.len() == 19);
+        for (number, lengths, content) in link.frames() {
+            assert_eq!(lengths, [size, 1, 4096, size, 4095]);
+            assert!(content == support::bytes(number, lengths.iter().sum()));
+        }
+        drop(link);
+        assert_clean(&fake);
+    }
+}
+
+/// The control: a message beyond the limit would be seen.
+#[test]
+fn a_message_that_is_too_large_for_the_port_fails() {
+    let (fake, mut link) = world();
+    link.send(1, &[SIZE]);
+    link.until("it is there", |link| link.done.len() == 1 && link.downstream.len() == 1);
+    fake.limit_messages(SIZE as u32 - 1);
+    link.send(2, &[SIZE]);
+    link.until("it ends", |link| link.sender_end.is_some());
+    ends_everywhere(link, fake);
+}
+
+#[test]
+fn a_frame_of_more_messages_than_the_queue_holds_ends_the_link_in_words() {
+    let fake = Fake::new(&ADDRESSES);
+    fake.limit_messages(64);
+    let mut link = Link::new(support::rdma(&fake.verbs(), ADDRESSES));
+    // At the limit of 512 with the message that tells of it, and one more.
+    link.send(1, &[511 * 64]);
+    link.until("it is there", |link| link.done.len() == 1 && link.downstream.len() == 1);
+    link.send(2, &[511 * 64 + 1]);
+    link.until("it ends", |link| link.sender_end.is_some());
+    let said = text(&link.sender_end);
+    assert!(said.contains("513 messages") && said.contains("512") && said.contains("tcp://"), "{said}");
+    ends_everywhere(link, fake);
+}
+
+#[test]
 fn work_that_fails_ends_the_link_and_no_frame_is_made_of_it() {
     for (failure, why) in [
         (status::RNR_RETRY_EXCEEDED, ""),

@@ -149,13 +149,13 @@ unsafe extern "C" fn query_port(of: *mut ibv_context, port: u8, attr: *mut ibv_p
     match unsafe { alive(of) } {
         Err(errno) => errno as c_int,
         Ok(_) if port != 1 => Errno::EINVAL as c_int,
-        Ok(_) => {
+        Ok(world) => {
             let known = ibv_port_attr {
                 state: 4,
                 max_mtu: 5,
                 active_mtu: 3,
                 gid_tbl_len: GIDS as c_int,
-                max_msg_sz: 1 << 30,
+                max_msg_sz: world.model().max_message,
                 link_layer: 2,
                 ..Default::default()
             };

@@ -124,6 +124,9 @@ impl Model {
         let (domain, peer) = (self.pairs[&number].domain, self.pairs[&number].peer);
         let sources = self.places(domain, &work.pieces, 0).ok_or(IBV_WC_LOC_PROT_ERR)?;
         let length: u64 = sources.iter().map(|(_, length)| *length as u64).sum();
+        if length > u64::from(self.max_message) {
+            return Err(IBV_WC_LOC_LEN_ERR.into());
+        }
         let there =
             self.pairs.get(&peer).filter(|pair| pair.peer == number && !self.devices[pair.device].removed);
         let there = there

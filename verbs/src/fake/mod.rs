@@ -162,6 +162,11 @@ impl Fake {
         self.world.model().receives_first = first;
     }
 
+    /// Messages have at most so many bytes; 1 GiB where nobody says so. Ports that were asked before do not know of it.
+    pub fn limit_messages(&self, bytes: u32) {
+        self.world.model().max_message = bytes;
+    }
+
     /// Takes a device away: all calls fail but those that free something, and nothing completes any more.
     pub fn remove(&self, device: usize) {
         self.world.model().remove(device);

@@ -77,6 +77,8 @@ pub(super) struct Model {
     pub(super) injected: Vec<Inject>,
     pub(super) held: bool,
     pub(super) receives_first: bool,
+    /// Bytes of one message.
+    pub(super) max_message: u32,
     pub(super) violations: Vec<String>,
     next: u32,
 }
@@ -92,6 +94,7 @@ impl Model {
             injected: Vec::new(),
             held: false,
             receives_first: false,
+            max_message: 1 << 30,
             violations: Vec::new(),
             next: 16,
         }
