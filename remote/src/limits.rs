@@ -16,6 +16,10 @@ pub const MAX_IN_A_ROW: usize = 64;
 pub const FIRST_BEAT: Duration = Duration::from_millis(10);
 /// Each end sends a heartbeat so often.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Heartbeats in a row, and as many more for each second in which nothing was read: one a second is sent, and an answer to each.
+pub const MAX_BEATS: u64 = 64;
+/// See [`MAX_BEATS`].
+pub const MAX_BEATS_A_SECOND: u64 = 4;
 /// A peer of which nothing was heard for so long is dead.
 pub const DEAD: Duration = Duration::from_secs(5);
 /// Work that a device was given and neither did nor refused for so long ends the link.

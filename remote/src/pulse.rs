@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::PeerFault;
 use crate::clock::{Estimate, Estimator, Exchange};
-use crate::limits::{DEAD, FIRST_BEAT, HEARTBEAT};
+use crate::limits::{DEAD, FIRST_BEAT, HEARTBEAT, MAX_BEATS, MAX_BEATS_A_SECOND};
 
 /// What a heartbeat says; nanoseconds of each end's own `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +51,9 @@ pub struct Pulse {
     role: Role,
     round_trip: Option<RoundTrip>,
     estimator: Estimator,
+    /// When the peer was last seen to say something else, or nothing more; its heartbeats since.
+    calm: Instant,
+    beats: u64,
 }
 
 impl Pulse {
@@ -65,6 +69,8 @@ impl Pulse {
             theirs: None,
             round_trip: None,
             estimator: Estimator::default(),
+            calm: now,
+            beats: 0,
         }
     }
 
@@ -90,8 +96,27 @@ impl Pulse {
         Some(Beat { sent: self.clock_at(now).max(1), echo, kept })
     }
 
+    /// All that is here was read, or something else than a heartbeat came.
+    pub fn calm(&mut self, now: Instant) {
+        (self.calm, self.beats) = (now, 0);
+    }
+
     /// A heartbeat came.
-    pub fn took(&mut self, beat: Beat, now: Instant) {
+    ///
+    /// # Errors
+    /// [`PeerFault::OverLimit`]: more of them came in a row than an honest peer sends, also to an end that did not read for a
+    /// while.
+    pub fn took(&mut self, beat: Beat, now: Instant) -> Result<(), PeerFault> {
+        self.beats += 1;
+        let limit = MAX_BEATS + MAX_BEATS_A_SECOND * now.saturating_duration_since(self.calm).as_secs();
+        if self.beats > limit {
+            return Err(PeerFault::OverLimit { what: "heartbeats in a row", value: self.beats, limit });
+        }
+        self.note(beat, now);
+        Ok(())
+    }
+
+    fn note(&mut self, beat: Beat, now: Instant) {
         let first = self.theirs.replace((beat.sent, now)).is_none();
         if first || self.role == Role::Answers {
             self.next = now;
@@ -183,9 +208,9 @@ mod tests {
         let (mut near, mut far) =
             (Pulse::new(Role::Asks, start, CLOCK), Pulse::new(Role::Answers, start + ms(2), 100 * CLOCK));
         let beat = near.due(start + ms(1000)).unwrap();
-        far.took(beat, start + ms(1010));
+        far.took(beat, start + ms(1010)).unwrap();
         let answer = far.due(start + ms(1500)).unwrap();
-        near.took(answer, start + ms(1510));
+        near.took(answer, start + ms(1510)).unwrap();
         assert_eq!(near.round_trip(), Some(RoundTrip { last: ms(20), least: ms(20) }));
         let estimate = near.clock(start + ms(1510)).unwrap();
         let truth = 99 * i128::from(CLOCK) - 2_000_000;
@@ -208,9 +233,27 @@ mod tests {
             (9, CLOCK - 1, 0),
             (u64::MAX, CLOCK, u64::MAX),
         ] {
-            pulse.took(Beat { sent, echo, kept }, now);
+            pulse.took(Beat { sent, echo, kept }, now).unwrap();
         }
         assert_eq!((pulse.round_trip(), pulse.clock(now)), (None, None));
+    }
+
+    #[test]
+    fn a_flood_of_heartbeats_ends_at_the_limit_and_who_did_not_read_is_not_flooded() {
+        let start = Instant::now();
+        let beat = Beat { sent: 1, echo: 0, kept: 0 };
+        let flood =
+            |pulse: &mut Pulse, now| (0..10_000).take_while(|_| pulse.took(beat, now).is_ok()).count() as u64;
+        let mut pulse = Pulse::new(Role::Asks, start, CLOCK);
+        assert_eq!(flood(&mut pulse, start), MAX_BEATS);
+        pulse.calm(start);
+        assert_eq!(flood(&mut pulse, start), MAX_BEATS);
+        // An hour's heartbeats of an honest peer, which sends one a second and answers each of ours.
+        pulse.calm(start);
+        let later = start + ms(3_600_000);
+        assert!((0..2 * 3600).all(|_| pulse.took(beat, later).is_ok()));
+        pulse.calm(later);
+        assert_eq!(flood(&mut pulse, later), MAX_BEATS);
     }
 
     #[test]
@@ -218,13 +261,14 @@ mod tests {
         let start = Instant::now();
         let mut pulse = Pulse::new(Role::Asks, start, CLOCK);
         assert!(pulse.due(start).is_some());
-        pulse.took(Beat { sent: 1, echo: 0, kept: 0 }, start + ms(1));
+        pulse.took(Beat { sent: 1, echo: 0, kept: 0 }, start + ms(1)).unwrap();
         assert_eq!(pulse.due(start + ms(1)).map(|beat| beat.echo), Some(1));
-        pulse.took(Beat { sent: 2, echo: 0, kept: 0 }, start + ms(2));
+        pulse.took(Beat { sent: 2, echo: 0, kept: 0 }, start + ms(2)).unwrap();
         assert_eq!(pulse.due(start + ms(2)), None);
         let mut pulse = Pulse::new(Role::Answers, start, CLOCK);
         for passed in 1..100 {
-            pulse.took(Beat { sent: passed, echo: 0, kept: 0 }, start + ms(passed));
+            pulse.calm(start + ms(passed));
+            pulse.took(Beat { sent: passed, echo: 0, kept: 0 }, start + ms(passed)).unwrap();
             assert!(pulse.due(start + ms(passed)).is_some());
             assert_eq!(pulse.due(start + ms(passed)), None);
         }

@@ -154,10 +154,11 @@ impl Opening {
             self.state = State::Answered(theirs.endpoint);
             return;
         }
+        let from = self.channel.peer_ip().map_err(LinkError::from);
         match (&mut self.probe, theirs.endpoint) {
             (None, _) => self.choose(Choice::Tcp(Reason::SubscriberHasNone)),
             (_, None) => self.choose(Choice::Tcp(Reason::PublisherHasNone)),
-            (Some(probe), Some(peer)) => match probe.place(&peer) {
+            (Some(probe), Some(peer)) => match from.and_then(|from| probe.place(&peer, from)) {
                 Ok(place) => {
                     self.output.extend(place.to_bytes());
                     self.state = State::Probing(Instant::now());
@@ -179,7 +180,7 @@ impl Opening {
             (Answer::Place { nonce, address, rkey }, Some(probe), Some(peer)) => {
                 // Once, and whatever comes of it, the subscriber will say.
                 self.state = State::Answered(None);
-                let _ = probe.write(&peer, (nonce, address, rkey));
+                let _ = probe.write(&peer, self.channel.peer_ip()?, (nonce, address, rkey));
                 Ok(None)
             }
             _ => Err(PeerFault::OutOfPlace("a place for a probe").into()),

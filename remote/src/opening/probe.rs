@@ -47,9 +47,9 @@ impl Probe {
     }
 
     /// Makes a place for the publisher to write to.
-    pub(super) fn place(&mut self, peer: &[u8; ENDPOINT_BYTES]) -> Result<Answer, LinkError> {
+    pub(super) fn place(&mut self, peer: &[u8; ENDPOINT_BYTES], from: IpAddr) -> Result<Answer, LinkError> {
         self.pair.queue.post_recv(0, &[]).map_err(RdmaError::from)?;
-        self.pair.connect(peer)?;
+        self.pair.connect(peer, from)?;
         let (region, _) = self.pages(Access::Receive)?;
         Ok(Answer::Place { nonce: self.nonce, address: region.address(), rkey: region.rkey() })
     }
@@ -58,9 +58,10 @@ impl Probe {
     pub(super) fn write(
         &mut self,
         peer: &[u8; ENDPOINT_BYTES],
+        from: IpAddr,
         (nonce, address, rkey): (u64, u64, u32),
     ) -> Result<(), LinkError> {
-        self.pair.connect(peer)?;
+        self.pair.connect(peer, from)?;
         self.nonce = nonce;
         let (region, buffer) = self.pages(Access::Source)?;
         let mapping =

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags};
@@ -60,6 +61,8 @@ pub(super) struct Control {
     greeted: bool,
     input: VecDeque<u8>,
     output: VecDeque<u8>,
+    /// Bytes of it up to the end of a heartbeat.
+    beat_waits: usize,
     finishing: bool,
     finished: bool,
     ended: bool,
@@ -78,10 +81,16 @@ impl Control {
             greeted: false,
             input,
             output,
+            beat_waits: 0,
             finishing: false,
             finished: false,
             ended: false,
         }
+    }
+
+    /// The address of the other end.
+    pub(super) fn peer_ip(&self) -> Result<IpAddr, LinkError> {
+        Ok(self.channel.peer_ip()?)
     }
 
     pub(super) fn poll_fd(&self, read: bool) -> PollFd<'_> {
@@ -156,12 +165,15 @@ impl Control {
             body[at * 8..at * 8 + 8].copy_from_slice(&value.to_le_bytes());
         }
         self.push(BEAT_KIND, &body);
+        // One at a time, however often a peer that does not read asks for an answer.
+        self.beat_waits = self.output.len();
     }
 
     /// Sends what fits.
     pub(super) fn flush(&mut self) -> Result<(), LinkError> {
         if !self.finishing
             && let Some(beat) = self.pulse.due(Instant::now())
+            && self.beat_waits == 0
         {
             self.beat(&beat);
         }
@@ -170,6 +182,7 @@ impl Control {
             match self.channel.send(&[Piece::Bytes(first), Piece::Bytes(second)]) {
                 Ok(Some(count)) => {
                     self.output.drain(..count);
+                    self.beat_waits = self.beat_waits.saturating_sub(count);
                 }
                 Ok(None) => return Ok(()),
                 // What it had said before it went is still to be read.
@@ -197,8 +210,14 @@ impl Control {
     pub(super) fn next(&mut self) -> Result<Option<Message>, LinkError> {
         loop {
             match self.take()? {
-                Some(message) => return Ok(Some(message)),
-                None if !self.read()? => return Ok(None),
+                Some(message) => {
+                    self.pulse.calm(Instant::now());
+                    return Ok(Some(message));
+                }
+                None if !self.read()? => {
+                    self.pulse.calm(Instant::now());
+                    return Ok(None);
+                }
                 None => {}
             }
         }
@@ -294,7 +313,7 @@ impl Control {
                 Message::Grant(Grant { slot: word(0), rkey: word(4), address: long(8), length: long(16) })
             }
             BEAT_KIND => {
-                self.pulse.took(Beat { sent: long(0), echo: long(8), kept: long(16) }, Instant::now());
+                self.pulse.took(Beat { sent: long(0), echo: long(8), kept: long(16) }, Instant::now())?;
                 return Ok(None);
             }
             _ => Message::Packet(body),

@@ -1,5 +1,6 @@
 //! What both ends have: a queue pair that comes up with the peer's hello.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,12 +36,20 @@ impl Pair {
         Ok(Self { queue, ended: Vec::new(), asked: Instant::now() })
     }
 
-    /// The peer's hello has come.
-    pub(crate) fn connect(&mut self, endpoint: &[u8; ENDPOINT_BYTES]) -> Result<(), LinkError> {
+    /// The queue pair of the peer, who is at `address`, is known. What is written goes there and nowhere else; and the
+    /// kernel, which may wait for seconds for a neighbour that is not there, knows that one already.
+    pub(crate) fn connect(
+        &mut self,
+        endpoint: &[u8; ENDPOINT_BYTES],
+        address: IpAddr,
+    ) -> Result<(), LinkError> {
         if self.queue.state() != State::Init {
             return Err(PeerFault::OutOfPlace("a second hello").into());
         }
         let endpoint = Endpoint::from_bytes(endpoint).map_err(RdmaError::from)?;
+        if Ipv6Addr::from(endpoint.gid).to_canonical() != address.to_canonical() {
+            return Err(PeerFault::OutOfPlace("a queue pair of another address").into());
+        }
         Ok(self.queue.connect(&endpoint, Timing::default()).map_err(RdmaError::from)?)
     }
 

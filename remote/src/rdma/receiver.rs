@@ -180,7 +180,7 @@ impl RdmaReceiver {
             }
             match self.control.next()? {
                 Some(Message::Packet(packet)) => self.packet(packet)?,
-                Some(Message::Hello(endpoint)) => self.pair.connect(&endpoint)?,
+                Some(Message::Hello(endpoint)) => self.pair.connect(&endpoint, self.control.peer_ip()?)?,
                 Some(Message::Grant(_)) => return Err(PeerFault::OutOfPlace("a place for a frame").into()),
                 None => return Ok(()),
             }

@@ -236,7 +236,7 @@ impl Sender for RdmaSender {
         for _ in 0..MAX_IN_A_ROW {
             match self.control.next()? {
                 Some(Message::Packet(packet)) => events.push(FromSubscriber::Packet(packet)),
-                Some(Message::Hello(endpoint)) => self.pair.connect(&endpoint)?,
+                Some(Message::Hello(endpoint)) => self.pair.connect(&endpoint, self.control.peer_ip()?)?,
                 Some(Message::Grant(grant)) => {
                     self.granted(grant)?;
                     self.post()?;

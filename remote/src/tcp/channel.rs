@@ -75,6 +75,11 @@ impl Channel {
         Ok(self.stream.local_addr()?.ip())
     }
 
+    /// The address of the other end.
+    pub(crate) fn peer_ip(&self) -> io::Result<IpAddr> {
+        Ok(self.stream.peer_addr()?.ip())
+    }
+
     /// Bytes that were sent, as they are on the wire.
     pub(crate) fn sent(&self) -> u64 {
         self.sent

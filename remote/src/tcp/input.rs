@@ -4,19 +4,15 @@ use std::time::Instant;
 
 use super::channel::Channel;
 use super::sys::PageRange;
+use crate::LinkError;
 use crate::framing::{Cut, Item, Splitter};
 use crate::link::Part;
 use crate::pulse::Pulse;
-use crate::{LinkError, PeerFault};
 
 /// Bytes read ahead where frames are small: many fit one read.
 const FAR: usize = 16 * 1024;
 /// Bytes read ahead where they are not: what is read ahead of a frame must be copied into its pages.
 const NEAR: usize = 512;
-
-/// Heartbeats without a packet between them that are read in a row: one a second is sent, and who is not read for some
-/// seconds is left.
-const MAX_BEATS: usize = 64;
 
 /// Bytes ahead of where the owner is.
 #[derive(Debug)]
@@ -41,10 +37,10 @@ impl Input {
         channel: &mut Channel,
         pulse: &mut Pulse,
     ) -> Result<Option<&[u8]>, LinkError> {
-        let mut beats = 0;
         loop {
             if self.end - self.start < self.need {
                 if !self.read(channel, pulse)? {
+                    pulse.calm(Instant::now());
                     return Ok(None);
                 }
                 continue;
@@ -53,16 +49,12 @@ impl Input {
             match self.splitter.cut(&self.bytes[start..end])? {
                 Cut::Need(need) => self.need = need,
                 Cut::Item(Item::Beat(beat), length) => {
-                    beats += 1;
-                    if beats > MAX_BEATS {
-                        let (value, limit) = (beats as u64, MAX_BEATS as u64);
-                        return Err(PeerFault::OverLimit { what: "heartbeats in a row", value, limit }.into());
-                    }
-                    pulse.took(beat, Instant::now());
+                    pulse.took(beat, Instant::now())?;
                     self.start += length;
                     self.need = 1;
                 }
                 Cut::Item(Item::Packet(packet), length) => {
+                    pulse.calm(Instant::now());
                     let packet = start + length - packet.len()..start + length;
                     self.start = packet.end;
                     self.need = 1;

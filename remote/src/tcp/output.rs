@@ -12,7 +12,7 @@ use pagecast_ipc::wire::limits::MAX_SEGMENTS;
 use super::channel::Channel;
 use super::sys::{MAX_PIECES, PageRange, Piece};
 use crate::LinkError;
-use crate::framing::{self, LENGTH};
+use crate::framing::{self, BEAT, LENGTH};
 use crate::limits::{MAX_BYTES_WAITING, MAX_FRAMES_UNDER_WAY, SMALL_PER_FRAME};
 use crate::link::{Part, Payload};
 use crate::pulse::Pulse;
@@ -25,6 +25,7 @@ const COALESCED: usize = 4096;
 #[expect(clippy::large_enum_variant, reason = "most are frames; a box would be an allocation each")]
 enum Chunk {
     Bytes(Vec<u8>),
+    Beat([u8; BEAT]),
     /// The bytes of a frame.
     Payload {
         frame: u64,
@@ -57,6 +58,8 @@ pub(super) struct Output {
     /// What the frames that have not left count.
     weight: u32,
     bytes: usize,
+    /// Whether a heartbeat waits.
+    beats: bool,
     finishing: bool,
     finished: bool,
 }
@@ -67,7 +70,7 @@ impl Output {
         let preamble = framing::preamble().to_vec();
         let bytes = preamble.len();
         let chunks = VecDeque::from([Chunk::Bytes(preamble)]);
-        Self { chunks, sent: 0, weight: 0, bytes, finishing: false, finished: false }
+        Self { chunks, sent: 0, weight: 0, bytes, beats: false, finishing: false, finished: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -82,6 +85,7 @@ impl Output {
     pub(super) fn left(&self) -> u64 {
         let bytes = |chunk: &Chunk| match chunk {
             Chunk::Bytes(bytes) => bytes.len(),
+            Chunk::Beat(bytes) => bytes.len(),
             Chunk::Payload { payload, part, .. } => {
                 payload.parts[*part..].iter().map(Part::length).sum::<usize>() + 1
             }
@@ -134,10 +138,12 @@ impl Output {
     ) -> Result<(), LinkError> {
         if !self.finishing
             && let Some(beat) = pulse.due(Instant::now())
+            && !self.beats
         {
-            let beat = framing::beat(&beat).to_vec();
-            self.bytes += beat.len();
-            self.chunks.push_back(Chunk::Bytes(beat));
+            // One at a time, however often a peer that does not read asks for an answer.
+            self.beats = true;
+            self.bytes += BEAT;
+            self.chunks.push_back(Chunk::Beat(framing::beat(&beat)));
         }
         while !self.chunks.is_empty() {
             self.release_last()?;
@@ -181,6 +187,7 @@ impl Output {
             match chunk {
                 _ if pieces.is_full() => break,
                 Chunk::Bytes(bytes) => pieces.push(Piece::Bytes(&bytes[skip..])),
+                Chunk::Beat(bytes) => pieces.push(Piece::Bytes(&bytes[skip..])),
                 Chunk::Payload { payload, part, last, .. } => {
                     for part in &payload.parts[*part..] {
                         if pieces.is_full() {
@@ -211,6 +218,13 @@ impl Output {
                         return;
                     }
                     self.bytes -= bytes.len();
+                }
+                Chunk::Beat(bytes) => {
+                    if !step(&mut self.sent, &mut count, bytes.len()) {
+                        return;
+                    }
+                    self.bytes -= bytes.len();
+                    self.beats = false;
                 }
                 Chunk::Payload { frame, payload, weight, part, last, .. } => {
                     while let Some(current) = payload.parts.get(*part) {

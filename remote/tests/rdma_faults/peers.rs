@@ -178,13 +178,14 @@ fn writes_outside_of_a_place_are_refused_and_end_the_link() {
 fn words_that_have_no_place_end_the_link() {
     let place = Remote { address: 4096, rkey: 5 };
     type Lie = (&'static str, fn(&mut Raw, Remote));
-    let lies: [Lie; 6] = [
+    let lies: [Lie; 7] = [
         ("a place for a frame", |raw, place| raw.grant(1, place, 5)),
         ("a second hello", |raw, _| raw.say(HELLO, &raw.queue.endpoint().to_bytes())),
         ("an unknown message", |raw, _| raw.say(99, b"what")),
         ("an unknown message", |raw, _| raw.say(GRANT, b"short")),
         ("limit", |raw, _| raw.bytes(&[255, 255, 255, 127, PACKET])),
         ("", |raw, _| raw.say(PACKET, &[7; 40])),
+        ("heartbeats in a row", |raw, _| (0..1000).for_each(|_| raw.beat())),
     ];
     for (why, lie) in lies {
         let mut link = False::new();
@@ -192,6 +193,41 @@ fn words_that_have_no_place_end_the_link() {
         let said = link.ends();
         assert!(said.contains(why) && said.contains("at fault"), "{said}, and not {why}");
         link.leaves_nothing();
+    }
+}
+
+/// Whoever is there is asked for it by the kernel, for a second or more: a publisher would meet nobody else meanwhile. And
+/// what is meant for one host must not be sent to another.
+#[test]
+fn a_queue_pair_of_another_address_is_not_connected_to() {
+    let fake = Fake::new(&ADDRESSES);
+    let verbs = fake.verbs();
+    for lies in [true, false] {
+        let listener = TcpListener::bind((ADDRESSES[0], 0)).expect("a port");
+        let near = connect_from(ADDRESSES[1], listener.local_addr().expect("its address"));
+        let sources = Sources::new(&verbs, ADDRESSES[0]).expect("a device");
+        let mut sender =
+            RdmaSender::new(listener.accept().expect("a connection").0, &sources).expect("an end");
+        let mut raw = Raw::new(&verbs, 1, near);
+        let mut hello = raw.queue.endpoint();
+        if lies {
+            hello.gid[15] += 1;
+        }
+        raw.say(HELLO, &hello.to_bytes());
+        raw.say(PACKET, &[7; 40]);
+        let mut events = Vec::new();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let end = loop {
+            let step = sender.flush(&mut Vec::new()).and_then(|()| sender.receive(&mut events));
+            match step {
+                Err(error) => break Some(error.to_string()),
+                // The control: the right address is taken.
+                Ok(()) if !events.is_empty() => break None,
+                Ok(()) => assert!(std::time::Instant::now() < deadline, "neither"),
+            }
+        };
+        assert_eq!(end.is_some(), lies, "{end:?}");
+        assert!(end.is_none_or(|said| said.contains("another address") && said.contains("at fault")));
     }
 }
 
@@ -269,6 +305,7 @@ fn a_subscriber_that_lies_ends_its_link_and_reads_nothing() {
         ),
         ("a second hello", Box::new(|raw| raw.say(HELLO, &raw.queue.endpoint().to_bytes()))),
         ("an unknown message", Box::new(|raw| raw.say(0, b""))),
+        ("heartbeats in a row", Box::new(|raw| (0..1000).for_each(|_| raw.beat()))),
         ("closed", Box::new(|raw| raw.hang_up())),
     ];
     for (why, lie) in lies {

@@ -37,8 +37,12 @@ impl Raw {
         stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a limit");
         let mut raw = Self { stream, domain, queue };
         raw.bytes(b"PGCV\x01\0\0\0");
-        raw.say(HELLO, &raw.queue.endpoint().to_bytes());
         raw
+    }
+
+    /// A heartbeat.
+    pub(crate) fn beat(&mut self) {
+        self.say(BEAT, &[1; 24]);
     }
 
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
@@ -86,8 +90,9 @@ impl Raw {
         bytes
     }
 
-    /// Hears preamble and hello, and connects.
+    /// Says and hears preamble and hello, and connects.
     pub(crate) fn meet(&mut self, mut step: impl FnMut()) {
+        self.say(HELLO, &self.queue.endpoint().to_bytes());
         assert_eq!(self.exactly(8, &mut step)[..4], *b"PGCV");
         let (kind, body) = self.hear(&mut step);
         assert_eq!(kind, HELLO);
