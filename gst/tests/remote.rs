@@ -43,6 +43,11 @@ fn local_and_remote_sources_receive_the_same_bytes() {
 }
 
 #[test]
+fn who_joins_a_coded_stream_late_gets_a_frame_to_begin_with() {
+    coded::joined_late(&Place::new(), &format!("tcp://127.0.0.1:{}", port()));
+}
+
+#[test]
 fn another_host_needs_to_be_allowed_at_both_ends() {
     init();
     for element in ["pagecastsink", "pagecastsrc"] {

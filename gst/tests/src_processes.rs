@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 use pagecast_tests::proc;
+use source::coded;
 use source::launch::Launched;
 use source::*;
 
@@ -157,24 +158,5 @@ fn end_of_stream_ends_every_consumer() {
 #[test]
 fn who_joins_a_coded_stream_late_gets_a_frame_to_begin_with() {
     let place = Place::new();
-    // No second key frame comes by itself.
-    let encode = "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=1000000";
-    let line = format!(
-        "videotestsrc is-live=true ! video/x-raw,width=64,height=64,framerate=50/1 ! {encode} ! pagecastsink uri={}",
-        place.uri()
-    );
-    let _publisher = Launched::new(&place.file("publisher"), &line);
-    let launch =
-        |src: &str| format!("pagecastsrc uri={} name=src ! {src} ! appsink name=a sync=false", place.uri());
-    let early = Pipeline::playing(&launch("identity"));
-    // After those that were asked for at the beginning, no frame can be decoded by itself.
-    let (mut pulled, mut deltas) = (0, 0);
-    while deltas < 50 {
-        let delta = pull(&early.sink("a")).buffer().unwrap().flags().contains(gst::BufferFlags::DELTA_UNIT);
-        (pulled, deltas) = (pulled + 1, if delta { deltas + 1 } else { 0 });
-        assert!(pulled < 500, "key frames come by themselves");
-    }
-    let late = Pipeline::playing(&launch("h264parse ! avdec_h264"));
-    let sample = pull(&late.sink("a"));
-    assert_eq!(sample.caps().unwrap().structure(0).unwrap().get("width"), Ok(64));
+    coded::joined_late(&place, &place.uri());
 }

@@ -1,6 +1,7 @@
 //! What the tests of `pagecastsrc` share: places, publishers without GStreamer, pipelines that end.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod coded;
 pub(crate) mod launch;
 
 use std::time::{Duration, Instant};
