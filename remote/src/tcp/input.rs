@@ -14,6 +14,9 @@ const FAR: usize = 16 * 1024;
 /// Bytes read ahead where they are not: what is read ahead of a frame must be copied into its pages.
 const NEAR: usize = 512;
 
+/// Bytes of a frame that are read in a row: who reads all of a large one at a slow pace would send no heartbeat meanwhile.
+pub(super) const TURN: usize = 32 << 20;
+
 /// Bytes ahead of where the owner is.
 #[derive(Debug)]
 pub(super) struct Input {
@@ -64,7 +67,8 @@ impl Input {
         }
     }
 
-    /// Fills `part` from `filled` on with what is here, reading until nothing is; returns how far it is filled.
+    /// Fills `part` from `filled` on with what is here, reading until nothing is, or about [`TURN`] bytes were; returns how far
+    /// it is filled.
     pub(super) fn fill(
         &mut self,
         channel: &mut Channel,
@@ -80,7 +84,8 @@ impl Input {
         self.start += here;
         filled += here;
         self.ahead = if part.length() > FAR { NEAR } else { FAR };
-        while filled < part.length() {
+        let end = part.length().min(filled.saturating_add(TURN));
+        while filled < end {
             let (at, left) = (part.offset() + filled, part.length() - filled);
             let range = PageRange::new(mapping, at, left).ok_or_else(|| no_pages(&"pages out of bounds"))?;
             // All that was ahead is used up: what follows the frame goes there.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use pagecast_ipc::wire;
 
 use super::channel::Channel;
-use super::input::Input;
+use super::input::{Input, TURN};
 use super::output::Output;
 use super::sender::{alive, poll_fd};
 use crate::LinkError;
@@ -96,6 +96,8 @@ impl TcpReceiver {
                     other => other,
                 })?;
             if coming.filled < size {
+                // What stopped for others' sake goes on at once.
+                self.more = coming.filled - filled >= TURN;
                 return Ok(None);
             }
         }
