@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use gst::prelude::*;
 use pagecast::RemoteOptions;
-use pagecast::remote::{AllowList, Network};
+use pagecast::remote::{AllowList, Identity, Network};
 
 /// The blocks of Rust in README, as documentation tests.
 #[cfg(doctest)]
@@ -37,14 +37,17 @@ where
     value.parse().map_err(|error| format!("{name} {value}: {error}"))
 }
 
-/// What is allowed for links to other hosts: `--insecure` (clear text) and `--network 10.0.0.0/8` (who may come).
+/// What holds for links to other hosts: `--identity FOLDER` (TLS; `pagecast keygen` makes it) or `--insecure` (clear text), and
+/// `--network 10.0.0.0/8` (who may come).
 ///
 /// # Errors
-/// If the network is none.
+/// If the network is none, or the identity.
 pub fn remote() -> Result<RemoteOptions, Box<dyn std::error::Error>> {
     let network = option("--network", String::new())?;
     let network = (!network.is_empty()).then(|| network.parse::<Network>()).transpose()?;
-    Ok(RemoteOptions { networks: AllowList::new(network), insecure: flag("--insecure") })
+    let folder = option("--identity", String::new())?;
+    let identity = (!folder.is_empty()).then(|| Identity::open(folder)).transpose()?;
+    Ok(RemoteOptions { networks: AllowList::new(network), identity, insecure: flag("--insecure") })
 }
 
 /// A pipeline as `gst-launch-1.0` takes it.

@@ -11,6 +11,7 @@ mod clock;
 pub mod convert;
 pub mod memory;
 mod pool;
+mod remote;
 pub mod sink;
 pub mod src;
 

@@ -4,6 +4,8 @@ use std::io;
 
 use pagecast_ipc::wire::WireError;
 
+use crate::secure::Fingerprint;
+
 /// What a peer did that it must not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -37,9 +39,61 @@ pub enum PeerFault {
     /// It returned a frame that it does not hold.
     #[error("frame {0} was returned and is not held")]
     NotHeld(u64),
+    /// It speaks clear text.
+    #[error(
+        "it speaks clear text, and this end TLS: give it an identity (`pagecast keygen` there, --identity), or both \
+         ends --insecure on a network that you trust"
+    )]
+    ClearText,
+    /// It speaks TLS.
+    #[error(
+        "it speaks TLS, and this end clear text: give this end an identity that it trusts (`pagecast keygen`, \
+         --identity)"
+    )]
+    Tls,
+    /// Its certificate is not trusted.
+    #[error(
+        "its certificate {fingerprint} is not trusted here: if it is the right one, put its certificate.pem into {place}"
+    )]
+    Untrusted {
+        /// Which it showed.
+        fingerprint: Fingerprint,
+        /// The folder of those that are.
+        place: String,
+    },
+    /// It does not trust ours.
+    #[error(
+        "it does not trust the certificate of this end, {0}: put this end's certificate.pem into the folder trusted \
+         of its identity"
+    )]
+    NotTrustedThere(Fingerprint),
+    /// It shows somebody else's certificate.
+    #[error("it does not have the key of the certificate that it shows")]
+    WrongKey,
+    /// Its networks do not have this host.
+    #[error("it lets nobody in from the network of this end: its --network says who may come")]
+    NotAdmitted,
+    /// TLS failed for another reason.
+    #[error("TLS failed: {0}")]
+    Encryption(String),
     /// A message that has no place here.
     #[error("{0} is out of place")]
     OutOfPlace(&'static str),
+}
+
+impl PeerFault {
+    /// Whether the two ends do not agree on who may talk to whom: the same would happen the next time.
+    pub fn is_about_trust(&self) -> bool {
+        use PeerFault::{ClearText, NotAdmitted, NotTrustedThere, Tls, Untrusted, WrongKey};
+        matches!(self, ClearText | Tls | Untrusted { .. } | NotTrustedThere(_) | WrongKey | NotAdmitted)
+    }
+}
+
+/// As an error of the connection that it was found on; [`LinkError`] takes it out again.
+impl From<PeerFault> for io::Error {
+    fn from(fault: PeerFault) -> Self {
+        Self::new(io::ErrorKind::InvalidData, fault)
+    }
 }
 
 /// Why a link is at its end.
@@ -76,8 +130,17 @@ pub enum LinkError {
     #[error(transparent)]
     Rdma(#[from] crate::rdma::RdmaError),
     /// The system, or the network between.
-    #[error(transparent)]
-    Io(#[from] io::Error),
+    #[error("{0}")]
+    Io(io::Error),
+}
+
+impl From<io::Error> for LinkError {
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<PeerFault>() {
+            Ok(fault) => Self::Peer(fault),
+            Err(error) => Self::Io(error),
+        }
+    }
 }
 
 impl From<WireError> for LinkError {

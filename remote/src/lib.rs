@@ -16,6 +16,7 @@
 //! | [`pulse`] | heartbeats: when to send one, when a peer is dead, how far away it is; no I/O |
 //! | [`clock`] | how another host's clock stands, and how well that is known; no I/O |
 //! | [`network`] | who may come |
+//! | [`secure`] | identities, and TLS between them |
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod clock;
@@ -29,9 +30,11 @@ pub mod opening;
 pub mod pulse;
 pub mod rdma;
 pub mod registration;
+pub mod secure;
 pub mod tcp;
 pub mod window;
 
 pub use error::{LinkError, PeerFault};
 pub use link::{FromPublisher, FromSubscriber, LinkFigures, Pages, Part, Payload, Receiver, Room, Sender};
 pub use network::{AllowList, Network};
+pub use secure::{Identity, Security};

@@ -1,5 +1,9 @@
 //! How the two ends of `remote://` find out what carries their link, over fake RDMA devices and the loopback.
 
+#[path = "secure/ends.rs"]
+#[allow(dead_code, reason = "shared with the tests of TLS, which need all of it")]
+mod ends;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -9,7 +13,7 @@ use pagecast_remote::link::Pages;
 use pagecast_remote::opening::wire::{ANSWER, Answer, OFFER, Offer};
 use pagecast_remote::opening::{self, Choice, Reason};
 use pagecast_remote::rdma::{RdmaReceiver, RdmaSender, Sources};
-use pagecast_remote::tcp::{TcpReceiver, TcpSender};
+use pagecast_remote::tcp::{Channel, TcpReceiver, TcpSender};
 use pagecast_remote::{FromPublisher, FromSubscriber, LinkError, PeerFault, Receiver, Room, Sender};
 use pagecast_verbs::Verbs;
 use pagecast_verbs::fake::Fake;
@@ -34,19 +38,24 @@ fn connect_from(own: IpAddr, to: SocketAddr) -> TcpStream {
 }
 
 /// Two ends of a connection: the publisher's and the subscriber's.
-fn streams() -> (TcpStream, TcpStream) {
+fn streams() -> (Channel, Channel) {
+    let (far, near) = raw();
+    (Channel::clear(far).expect("an end"), Channel::clear(near).expect("an end"))
+}
+
+fn raw() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((PUBLISHER, 0)).expect("a port");
     let near = connect_from(SUBSCRIBER, listener.local_addr().expect("its address"));
     (listener.accept().expect("a connection").0, near)
 }
 
-fn sender(stream: TcpStream, listens: bool, verbs: Option<Verbs>) -> Box<dyn Sender> {
+fn sender(channel: Channel, listens: bool, verbs: Option<Verbs>) -> Box<dyn Sender> {
     let verbs = verbs.ok_or_else(|| "none".to_owned());
-    opening::sender(stream, listens, verbs, |_| Ok(())).expect("an end")
+    opening::sender(channel, listens, verbs, |_| Ok(())).expect("an end")
 }
 
-fn receiver(stream: TcpStream, listens: bool, verbs: Option<Verbs>) -> Box<dyn Receiver> {
-    opening::receiver(stream, listens, verbs.ok_or_else(|| "none".to_owned())).expect("an end")
+fn receiver(channel: Channel, listens: bool, verbs: Option<Verbs>) -> Box<dyn Receiver> {
+    opening::receiver(channel, listens, verbs.ok_or_else(|| "none".to_owned())).expect("an end")
 }
 
 /// One round at a publisher's end.
@@ -146,7 +155,7 @@ fn who_listens_for_either_serves_both_other_schemes() {
     let (_fake, verbs) = world(&[PUBLISHER, SUBSCRIBER]);
     let (far, near) = streams();
     let mut at_once = sender(far, true, Some(verbs.clone()));
-    let mut tcp = TcpReceiver::new(near).expect("an end");
+    let mut tcp = TcpReceiver::new(near);
     join(at_once.as_mut(), &mut tcp).expect("they come together");
     assert_eq!(at_once.figures().chosen, Some(Choice::Tcp(Reason::AskedFor)));
     let (far, near) = streams();
@@ -166,7 +175,7 @@ fn who_listens_for_either_serves_both_other_schemes() {
 #[test]
 fn who_listens_for_one_scheme_alone_is_named() {
     let (far, near) = streams();
-    let mut tcp = TcpSender::new(far).expect("an end");
+    let mut tcp = TcpSender::new(far);
     let mut either = receiver(near, false, None);
     let mut error = None;
     let begun = Instant::now();
@@ -182,8 +191,8 @@ fn who_listens_for_one_scheme_alone_is_named() {
 
 /// What a publisher's end that listens says to these bytes.
 fn to_bytes(bytes: &[u8], verbs: Option<Verbs>) -> LinkError {
-    let (far, mut near) = streams();
-    let mut end = sender(far, true, verbs);
+    let (far, mut near) = raw();
+    let mut end = sender(Channel::clear(far).expect("an end"), true, verbs);
     near.write_all(bytes).expect("said");
     let begun = Instant::now();
     loop {
@@ -220,8 +229,8 @@ fn who_says_something_else_is_cut_off() {
 
 #[test]
 fn who_listens_says_nothing_before_it_has_heard() {
-    let (far, mut near) = streams();
-    let mut end = sender(far, true, None);
+    let (far, mut near) = raw();
+    let mut end = sender(Channel::clear(far).expect("an end"), true, None);
     for _ in 0..20 {
         turn_sender(end.as_mut(), &mut Vec::new()).expect("it waits");
         std::thread::sleep(Duration::from_millis(1));
@@ -233,4 +242,48 @@ fn who_listens_says_nothing_before_it_has_heard() {
     while turn_sender(end.as_mut(), &mut Vec::new()).is_ok() {
         assert!(begun.elapsed() < PATIENCE, "that the other is gone is seen");
     }
+}
+
+/// The same within TLS: of who listens, and of who dials.
+fn encrypted(trusted: bool) -> (Channel, Channel) {
+    let (far, near) = raw();
+    let pairs = [(); 3].map(|()| ends::Pair::new());
+    let listener = ends::tls(pairs[0].trusting(&[&pairs[if trusted { 1 } else { 2 }]]));
+    let dialler = ends::tls(pairs[1].trusting(&[&pairs[0]]));
+    let far = Channel::accepted(far, ends::elsewhere(), &listener).expect("an end");
+    (far, Channel::dialled(near, &dialler).expect("an end"))
+}
+
+#[test]
+fn within_tls_it_is_decided_the_same_way() {
+    for publisher_listens in [true, false] {
+        for (devices, chosen) in [
+            (vec![PUBLISHER, SUBSCRIBER], Choice::Rdma),
+            (vec![PUBLISHER], Choice::Tcp(Reason::SubscriberHasNone)),
+        ] {
+            let (_fake, verbs) = world(&devices);
+            let (far, near) = encrypted(true);
+            // The listening end has the first address, the dialling one the second.
+            let (publisher, subscriber) = if publisher_listens { (far, near) } else { (near, far) };
+            let mut sender = sender(publisher, publisher_listens, Some(verbs.clone()));
+            let mut receiver = receiver(subscriber, !publisher_listens, Some(verbs));
+            join(sender.as_mut(), receiver.as_mut()).expect("they come together");
+            let chosen = match chosen {
+                Choice::Tcp(_) if !publisher_listens => Choice::Tcp(Reason::PublisherHasNone),
+                chosen => chosen,
+            };
+            assert_eq!(sender.figures().chosen, Some(chosen));
+            assert_eq!(receiver.figures().chosen, Some(chosen));
+        }
+    }
+    // One port for all, here, too.
+    let (far, near) = encrypted(true);
+    let mut either = sender(far, true, None);
+    join(either.as_mut(), &mut TcpReceiver::new(near)).expect("they come together");
+    assert_eq!(either.figures().chosen, Some(Choice::Tcp(Reason::AskedFor)));
+    // The control: nothing is decided with a stranger.
+    let (far, near) = encrypted(false);
+    let (mut sender, mut receiver) = (sender(far, true, None), receiver(near, false, None));
+    let error = join(sender.as_mut(), receiver.as_mut()).expect_err("it is a stranger");
+    assert!(matches!(error, LinkError::Peer(PeerFault::Untrusted { .. })), "{error}");
 }

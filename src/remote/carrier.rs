@@ -1,11 +1,11 @@
 //! What carries remote links: only here connections become their ends.
 
-use std::net::{IpAddr, TcpStream};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pagecast_ipc::socket::Transport;
 use pagecast_remote::rdma::{RdmaError, RdmaReceiver, RdmaSender, Sources};
-use pagecast_remote::tcp::{ConnectError, TcpReceiver, TcpSender};
+use pagecast_remote::tcp::{Channel, ConnectError, TcpReceiver, TcpSender};
 use pagecast_remote::{LinkError, Receiver, Sender, opening};
 use pagecast_verbs::{DeviceError, Verbs};
 
@@ -62,21 +62,21 @@ impl Carrier {
     /// The publisher's end of a connection.
     pub(super) fn sender(
         &self,
-        stream: TcpStream,
+        channel: Channel,
         came: Came,
         shared: &Arc<Shared>,
     ) -> Result<Box<dyn Sender>, LinkError> {
         Ok(match self {
-            Self::Tcp => Box::new(TcpSender::new(stream)?),
+            Self::Tcp => Box::new(TcpSender::new(channel)),
             Self::Rdma(verbs) => {
-                let sources = Sources::new(verbs, stream.local_addr()?.ip())?;
+                let sources = Sources::new(verbs, channel.local()?.ip())?;
                 // Before the first frame.
                 shared.register(sources.domain()).map_err(RdmaError::from)?;
-                Box::new(RdmaSender::new(stream, &sources)?)
+                Box::new(RdmaSender::new(channel, &sources)?)
             }
             Self::Either(verbs) => {
                 let shared = Arc::downgrade(shared);
-                opening::sender(stream, came == Came::Here, verbs.clone(), move |domain| {
+                opening::sender(channel, came == Came::Here, verbs.clone(), move |domain| {
                     shared.upgrade().map_or(Ok(()), |shared| shared.register(domain))
                 })?
             }
@@ -84,20 +84,20 @@ impl Carrier {
     }
 
     /// An end that can send words only, to one who came, if the transport has one that takes nothing of a device.
-    pub(super) fn plain_sender(&self, stream: TcpStream) -> Option<Box<dyn Sender>> {
+    pub(super) fn plain_sender(&self, channel: Channel) -> Option<Box<dyn Sender>> {
         match self {
-            Self::Tcp => TcpSender::new(stream).ok().map(|link| Box::new(link) as Box<dyn Sender>),
+            Self::Tcp => Some(Box::new(TcpSender::new(channel))),
             Self::Rdma(_) => None,
-            Self::Either(_) => opening::sender(stream, true, Err("not for it".to_owned()), |_| Ok(())).ok(),
+            Self::Either(_) => opening::sender(channel, true, Err("not for it".to_owned()), |_| Ok(())).ok(),
         }
     }
 
     /// The subscriber's end of a connection.
-    pub(super) fn receiver(&self, stream: TcpStream, came: Came) -> Result<Box<dyn Receiver>, LinkError> {
+    pub(super) fn receiver(&self, channel: Channel, came: Came) -> Result<Box<dyn Receiver>, LinkError> {
         Ok(match self {
-            Self::Tcp => Box::new(TcpReceiver::new(stream)?),
-            Self::Rdma(verbs) => Box::new(RdmaReceiver::new(stream, verbs)?),
-            Self::Either(verbs) => opening::receiver(stream, came == Came::Here, verbs.clone())?,
+            Self::Tcp => Box::new(TcpReceiver::new(channel)),
+            Self::Rdma(verbs) => Box::new(RdmaReceiver::new(channel, verbs)?),
+            Self::Either(verbs) => opening::receiver(channel, came == Came::Here, verbs.clone())?,
         })
     }
 }

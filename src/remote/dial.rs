@@ -1,12 +1,11 @@
 //! The subscriber's way to a publisher on another host: a local socket, with a bridge behind it.
 
-use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pagecast_ipc::socket::{Mode, Seqpacket, Uri};
 use pagecast_remote::LinkError;
 use pagecast_remote::rdma::RdmaError;
-use pagecast_remote::tcp::{ConnectError, Destination, TcpListener, connect};
+use pagecast_remote::tcp::{Channel, ConnectError, Destination, TcpListener, connect};
 use pagecast_verbs::DeviceError;
 
 use super::carrier::{Came, Carrier};
@@ -54,9 +53,9 @@ pub(crate) struct Way {
 impl Way {
     /// The way to `uri`. Where it says so, this end listens from now on.
     pub(crate) fn new(uri: &Uri, options: &RemoteOptions, pool: PoolOptions) -> Result<Self, ConnectError> {
-        let to = super::destination(uri, options);
+        let to = super::destination(uri, options)?;
         let listen = uri.mode == Some(Mode::Listen);
-        let listener = listen.then(|| TcpListener::bind(&to.host, to.port, to.insecure)).transpose()?;
+        let listener = listen.then(|| TcpListener::bind(&to.host, to.port, &to.security)).transpose()?;
         let listens_at = listener.as_ref().and_then(|listener| listener.address().ok());
         let carrier = Carrier::new(uri.transport, listens_at.map(|address| address.ip()).or(uri.from))?;
         Ok(Self { to, carrier, listener, options: options.clone(), pool, turn: Arc::default() })
@@ -69,10 +68,10 @@ impl Way {
             return Ok(None);
         }
         let turn = self.turn.clone();
-        let stream = match &self.listener {
+        let channel = match &self.listener {
             None => None,
             Some(listener) => match listener.accept()? {
-                Some((stream, peer)) if self.options.networks.admits(peer.ip()) => Some(stream),
+                Some((channel, peer)) if self.options.networks.admits(peer.ip()) => Some(channel),
                 Some((_, peer)) => {
                     tracing::warn!(%peer, "not in the networks from which somebody may come");
                     return Ok(None);
@@ -87,16 +86,16 @@ impl Way {
         let (to, carrier) = (self.to.clone(), self.carrier.clone());
         let meter = Meter::default();
         let (pool, told, measured) = (self.pool.clone(), cause.clone(), meter.clone());
-        let came = if stream.is_some() { Came::Here } else { Came::There };
+        let came = if channel.is_some() { Came::Here } else { Came::There };
         let bridge = move || {
-            let stream = match stream {
-                Some(stream) => Ok(stream),
+            let channel = match channel {
+                Some(channel) => Ok(channel),
                 None => connect(&to),
             };
             drop(turn);
             // The cause is there before the socket closes.
-            match stream {
-                Ok(stream) => run((stream, came), &carrier, local, pool, &told, measured),
+            match channel {
+                Ok(channel) => run((channel, came), &carrier, local, pool, &told, measured),
                 Err(error) => told.set(error.to_string(), matches!(error, ConnectError::ClearText(_))),
             }
         };
@@ -106,17 +105,17 @@ impl Way {
 }
 
 fn run(
-    (stream, came): (TcpStream, Came),
+    (channel, came): (Channel, Came),
     carrier: &Carrier,
     local: Seqpacket,
     pool: PoolOptions,
     cause: &Cause,
     meter: Meter,
 ) {
-    if let Ok(peer) = stream.peer_addr() {
+    if let Ok(peer) = channel.peer() {
         meter.begin(carrier.name(), &peer);
     }
-    let link = match carrier.receiver(stream, came) {
+    let link = match carrier.receiver(channel, came) {
         Ok(link) => link,
         Err(error) => {
             // Another try leaves from the same address.
@@ -130,6 +129,12 @@ fn run(
     // A pool for each life: what the subscriber still holds of an earlier one is never written again.
     let mut bridge = Ingress::new(link, local, Pool::new(pool), meter);
     if let Err(error) = bridge.run() {
-        cause.set(error.to_string(), matches!(error, LinkError::OtherScheme(_)));
+        let for_good = match &error {
+            LinkError::OtherScheme(_) => true,
+            // Where this end listens another may come.
+            LinkError::Peer(fault) => fault.is_about_trust() && came == Came::There,
+            _ => false,
+        };
+        cause.set(error.to_string(), for_good);
     }
 }

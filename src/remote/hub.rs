@@ -1,6 +1,6 @@
 //! The publisher's door to the network: it listens, reads hellos, and starts a bridge for each who may come.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -12,7 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use pagecast_ipc::socket::Uri;
 use pagecast_ipc::wire::{Hello, RefusalCode, Role};
 use pagecast_remote::limits::{HELLO, LAST_WORDS, LINGER};
-use pagecast_remote::tcp::{ConnectError, Destination, TcpListener, connect};
+use pagecast_remote::tcp::{Channel, ConnectError, Destination, TcpListener, connect};
 use pagecast_remote::{FromSubscriber, LinkError, PeerFault, Sender};
 
 use super::carrier::{Came, Carrier};
@@ -51,7 +51,7 @@ impl Ends {
     /// Listens at `uri`, which is returned with the port that it got.
     pub(crate) fn listen(&mut self, uri: &Uri, options: &RemoteOptions) -> Result<Uri, ConnectError> {
         let (host, port) = uri.host().unwrap_or_default();
-        let listener = TcpListener::bind(host, port, options.insecure)?;
+        let listener = TcpListener::bind(host, port, &options.security()?)?;
         let address = listener.address().ok();
         let carrier = Carrier::new(uri.transport, address.map(|address| address.ip()))?;
         let mut uri = uri.clone();
@@ -65,7 +65,7 @@ impl Ends {
     /// Reaches for a subscriber that listens at `uri`.
     pub(crate) fn reach(&mut self, uri: &Uri, options: &RemoteOptions) -> Result<(), ConnectError> {
         let carrier = Carrier::new(uri.transport, uri.from)?;
-        self.outbound.push((super::destination(uri, options), carrier));
+        self.outbound.push((super::destination(uri, options)?, carrier));
         Ok(())
     }
 }
@@ -175,7 +175,7 @@ impl Door {
             for _ in 0..MAX_STRANGERS {
                 let (listener, carrier) = &self.listeners[at];
                 match listener.accept() {
-                    Ok(Some((stream, peer))) => self.meet(stream, peer, carrier.clone()),
+                    Ok(Some((channel, peer))) => self.meet(channel, peer, carrier.clone()),
                     Ok(None) => break,
                     Err(error) => {
                         tracing::warn!(%error, "a subscriber could not be let in");
@@ -188,11 +188,11 @@ impl Door {
         }
     }
 
-    fn meet(&mut self, stream: TcpStream, peer: SocketAddr, carrier: Carrier) {
+    fn meet(&mut self, channel: Channel, peer: SocketAddr, carrier: Carrier) {
         if !self.options.networks.admits(peer.ip()) {
             tracing::warn!(%peer, "not in the networks from which somebody may come");
             // Nothing of a device is given to who may not come, not even to tell it so.
-            if let Some(link) = carrier.plain_sender(stream) {
+            if let Some(link) = carrier.plain_sender(channel.of_outsider()) {
                 let text = format!("{} is not in the networks (--network) of the publisher", peer.ip());
                 let stranger = Stranger { link, carrier, peer, since: Instant::now() };
                 self.refuse(stranger, RefusalCode::Access, text);
@@ -203,7 +203,7 @@ impl Door {
             self.strangers.remove(0);
         }
         let Some(shared) = self.shared.upgrade() else { return };
-        match carrier.sender(stream, Came::Here, &shared) {
+        match carrier.sender(channel, Came::Here, &shared) {
             Ok(link) => self.strangers.push(Stranger { link, carrier, peer, since: Instant::now() }),
             Err(error) => tracing::warn!(%peer, %error, "a connection could not be set up"),
         }
@@ -215,6 +215,9 @@ impl Door {
                 Ok(None) if stranger.since.elapsed() < HELLO => self.strangers.push(stranger),
                 Ok(None) => {}
                 Ok(Some(packet)) => self.let_in(stranger, &packet),
+                Err(error) if is_about_trust(&error) => {
+                    tracing::warn!(peer = %stranger.peer, %error, "not let in")
+                }
                 Err(error) => tracing::debug!(peer = %stranger.peer, %error, "no hello"),
             }
         }
@@ -264,11 +267,20 @@ impl Door {
     }
 }
 
+/// Whether the user of one of the two ends has something to put right.
+fn is_about_trust(error: &LinkError) -> bool {
+    matches!(error, LinkError::Peer(fault) if fault.is_about_trust())
+}
+
 /// The first packet of a newcomer, if it is here.
 fn greeting(link: &mut dyn Sender) -> Result<Option<Vec<u8>>, LinkError> {
     let mut said = Vec::new();
     link.flush(&mut Vec::new())?;
     let received = link.receive(&mut said);
+    if received.is_err() {
+        // Who came for something else hears what is spoken here.
+        let _ = link.flush(&mut Vec::new());
+    }
     if said.len() > 1 {
         return Err(PeerFault::OutOfPlace("more than a hello").into());
     }
@@ -310,13 +322,23 @@ impl Caller {
     fn run(self, stop: &EventFd) {
         let mut told = false;
         while !rings(stop, &[], Duration::ZERO) {
-            match connect(&self.to) {
-                Ok(stream) => self.serve(stream, stop),
-                Err(error @ (ConnectError::Name { .. } | ConnectError::ClearText(_))) if !told => {
-                    tracing::warn!(%error, "no link to a subscriber that should listen");
-                    told = true;
+            let (error, matters) = match connect(&self.to) {
+                Ok(channel) => match self.serve(channel, stop) {
+                    Ok(()) => (None, false),
+                    Err(error) => (Some(error.to_string()), is_about_trust(&error)),
+                },
+                Err(error) => {
+                    let matters = matches!(error, ConnectError::Name { .. } | ConnectError::ClearText(_));
+                    (Some(error.to_string()), matters)
                 }
-                Err(error) => tracing::debug!(%error, "no link to a subscriber that should listen"),
+            };
+            let host = &self.to.host;
+            match error {
+                Some(error) if matters && !std::mem::replace(&mut told, true) => {
+                    tracing::warn!(host, error, "no link to a subscriber that should listen");
+                }
+                Some(error) => tracing::debug!(host, error, "no link to a subscriber that should listen"),
+                None => {}
             }
             if rings(stop, &[], DIAL) || self.shared.strong_count() == 0 {
                 return;
@@ -325,36 +347,30 @@ impl Caller {
     }
 
     /// Waits for the hello of whoever was reached, and serves it.
-    fn serve(&self, stream: TcpStream, stop: &EventFd) {
-        let Ok(peer) = stream.peer_addr() else { return };
+    fn serve(&self, channel: Channel, stop: &EventFd) -> Result<(), LinkError> {
+        let peer = channel.peer()?;
         let Some(link) =
-            self.shared.upgrade().map(|shared| self.carrier.sender(stream, Came::There, &shared))
+            self.shared.upgrade().map(|shared| self.carrier.sender(channel, Came::There, &shared))
         else {
-            return;
+            return Ok(());
         };
-        let mut link = match link {
-            Ok(link) => link,
-            Err(error) => return tracing::warn!(%peer, %error, "a connection could not be set up"),
-        };
+        let mut link =
+            link.inspect_err(|error| tracing::warn!(%peer, %error, "a connection could not be set up"))?;
         // It speaks when it is asked for frames, which may be any time after it began to listen.
-        let greeted = loop {
-            match greeting(link.as_mut()) {
-                Ok(Some(packet)) => break hello(&packet),
-                Ok(None) if rings(stop, &link.poll_fds(), LOOK) => return,
-                Ok(None) => {}
-                Err(error) => return tracing::debug!(%peer, %error, "no hello"),
+        let hello = loop {
+            match greeting(link.as_mut())? {
+                Some(packet) => break hello(&packet)?,
+                None if rings(stop, &link.poll_fds(), LOOK) => return Ok(()),
+                None => {}
             }
         };
-        let hello = match greeted {
-            Ok(hello) => hello,
-            Err(error) => return tracing::debug!(%peer, %error, "no hello"),
-        };
         let seat = self.serving.seat(Kind::Subscriber, usize::MAX);
-        let Some(shared) = self.shared.upgrade() else { return };
+        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
         if let (Some(seat), Some(bridge)) = (seat, bridge(link, &self.carrier, peer, hello, &shared)) {
             drop(shared);
             run(bridge, peer, seat);
         }
+        Ok(())
     }
 }
 

@@ -18,9 +18,12 @@ mod times;
 pub use meter::{RemoteFigures, RoundTripFigures};
 use pagecast_ipc::socket::Uri;
 pub use pagecast_remote::network::NotANetwork;
+pub use pagecast_remote::secure::{self, Fingerprint, Identity, IdentityError, Trusted};
 pub use pagecast_remote::tcp::ConnectError;
 use pagecast_remote::tcp::Destination;
 pub use pagecast_remote::{AllowList, Network};
+
+use pagecast_remote::Security;
 
 pub(crate) use dial::{Cause, Way};
 pub(crate) use hub::{Ends, Hub};
@@ -31,14 +34,23 @@ pub(crate) use meter::Meter;
 pub struct RemoteOptions {
     /// Who may come where this end listens; by default only processes of this host.
     pub networks: AllowList,
-    /// Whether links to other hosts may be in clear text.
+    /// What this end shows of itself, and whom it believes: with it links are mutual TLS. Who listens lets processes of
+    /// this host speak clear text, too.
+    pub identity: Option<Identity>,
+    /// Whether links to other hosts may be in clear text, which excludes an identity.
     pub insecure: bool,
 }
 
+impl RemoteOptions {
+    fn security(&self) -> Result<Security, ConnectError> {
+        Ok(Security::new(self.identity.clone(), self.insecure)?)
+    }
+}
+
 /// The other end that a URI names.
-fn destination(uri: &Uri, options: &RemoteOptions) -> Destination {
+fn destination(uri: &Uri, options: &RemoteOptions) -> Result<Destination, ConnectError> {
     let (host, port) = uri.host().unwrap_or_default();
-    Destination { host: host.to_owned(), port, from: uri.from, insecure: options.insecure }
+    Ok(Destination { host: host.to_owned(), port, from: uri.from, security: options.security()? })
 }
 
 /// How a link came to a publisher that did not accept it itself.

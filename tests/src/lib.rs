@@ -1,5 +1,6 @@
 //! What the whole-system tests share: private addresses and stamped frames.
 
+pub mod hosts;
 pub mod importer;
 pub mod peers;
 pub mod proc;

@@ -51,7 +51,7 @@ fn frames_go_over_ipv6_by_tcp_and_by_rdma() {
         return skip(&why);
     }
     let networks = AllowList::parse("fd77::/64").expect("a network");
-    let remote = RemoteOptions { networks, insecure: true };
+    let remote = RemoteOptions { networks, insecure: true, ..RemoteOptions::default() };
     let options =
         PublisherOptions { live: false, block_deadline: None, remote, ..PublisherOptions::default() };
     let pool = Pool::new(PoolOptions { backing: BackingChoice::Memfd, ..PoolOptions::default() });

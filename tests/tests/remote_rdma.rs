@@ -41,7 +41,7 @@ fn testbed() -> Option<Verbs> {
 /// Nobody loses anything, and other hosts may come.
 fn options() -> PublisherOptions {
     let networks = AllowList::parse("10.77.0.0/24").expect("a network");
-    let remote = RemoteOptions { networks, insecure: true };
+    let remote = RemoteOptions { networks, insecure: true, ..RemoteOptions::default() };
     PublisherOptions { live: false, block_deadline: None, remote, ..PublisherOptions::default() }
 }
 

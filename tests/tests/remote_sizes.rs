@@ -173,7 +173,7 @@ fn frames_of_64_mb_in_segments_go_by_rdma() {
     }
     let each = 21 << 20;
     let networks = AllowList::parse("10.77.0.0/24").expect("a network");
-    let remote = RemoteOptions { networks, insecure: true };
+    let remote = RemoteOptions { networks, insecure: true, ..RemoteOptions::default() };
     let publisher = publisher_with(&format!("rdma://{}:0", RXE[0]), remote.clone());
     let pool = Pool::new(PoolOptions { backing: BackingChoice::Memfd, ..PoolOptions::default() });
     publisher.set_pool(&pool);

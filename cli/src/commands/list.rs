@@ -21,7 +21,7 @@ const PATIENCE: f64 = 1.0;
 #[command(after_help = "\
 Examples:
   pagecast list
-  pagecast list cam0 tcp://camera.lan --insecure
+  pagecast list cam0 tcp://camera.lan
   pagecast list --json | jq -r '.[] | select(.state == \"alive\") | .uri'
 
 The state is `alive`, `stale` (its publisher ended without removing the socket; the next publisher of that name
@@ -40,7 +40,7 @@ pub(crate) struct List {
 /// Which publishers are looked at.
 #[derive(Debug, Args)]
 pub(crate) struct Where {
-    /// The publishers to look at: unix:NAME, unix:/path, tcp://, rdma:// or remote://HOST:PORT, or NAME; those of this machine unless given.
+    /// The publishers to look at: unix:NAME, unix:/path, tcp://HOST:PORT or NAME; those of this machine unless given.
     #[arg(value_name = "URI", value_parser = address::parse)]
     uris: Vec<String>,
     #[command(flatten)]

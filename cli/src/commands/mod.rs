@@ -2,6 +2,7 @@
 
 mod doctor;
 mod info;
+mod keygen;
 mod list;
 mod observe;
 mod pipe;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     /// Save one frame as a picture.
     #[cfg(feature = "gstreamer")]
     Snapshot(snapshot::Snapshot),
+    /// Make an identity, for TLS with other hosts.
+    Keygen(keygen::Keygen),
     /// Check what this machine offers, and say what to do about the rest.
     Doctor(doctor::Doctor),
     /// Show what Pagecast does, on this machine and in a minute.
@@ -68,6 +71,7 @@ impl Command {
             Self::Pipe(command) => command.run(),
             #[cfg(feature = "gstreamer")]
             Self::Snapshot(command) => command.run(),
+            Self::Keygen(command) => command.run(),
             Self::Doctor(command) => command.run(),
             Self::Demo(command) => command.run(),
             Self::Bench(command) => command.run(),

@@ -14,7 +14,7 @@ pub(super) struct Observer(Subscriber);
 impl Observer {
     /// Looks at the publisher at `uri`; with `reconnect` also if it comes later.
     pub(super) fn open(uri: &str, reconnect: bool, remote: &Remote) -> Result<Self, Failure> {
-        let (observe, remote) = (true, remote.options());
+        let (observe, remote) = (true, remote.options([uri])?);
         let options = SubscriberOptions { observe, reconnect, remote, ..SubscriberOptions::default() };
         Ok(Self(Subscriber::open(uri, options)?))
     }

@@ -62,16 +62,16 @@ impl Receive {
         self.latest || self.max_framerate.is_some() || self.policy == Some(Policy::Latest)
     }
 
-    fn options(&self) -> SubscriberOptions {
-        SubscriberOptions {
+    fn options(&self, uri: &str) -> Result<SubscriberOptions, Failure> {
+        Ok(SubscriberOptions {
             policy: self.policy,
             credits: self.credits,
             latest: self.latest,
             max_rate: self.max_framerate,
             reconnect: self.reconnect,
-            remote: self.remote.options(),
+            remote: self.remote.options([uri])?,
             ..SubscriberOptions::default()
-        }
+        })
     }
 }
 
@@ -115,7 +115,7 @@ where
     E: FnMut(&Frame) -> Result<bool, Failure>,
     S: FnMut(&Subscriber) -> Result<(), Failure>,
 {
-    let subscriber = Arc::new(Subscriber::open(uri, how.options())?);
+    let subscriber = Arc::new(Subscriber::open(uri, how.options(uri)?)?);
     let interrupt = subscriber.clone();
     let _registration = signals::on_end(move || interrupt.interrupt());
     let mut watch = Watch::new(how);

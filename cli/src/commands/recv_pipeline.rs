@@ -34,6 +34,7 @@ fn configure(source: &gst::Element, uri: &str, how: &Receive) -> Result<(), Fail
     source.set_property("latest", how.latest);
     source.set_property("insecure", how.remote.insecure);
     source.set_property("networks", how.remote.networks());
+    source.set_property("identity", how.remote.identity_name([uri])?);
     if let Some(policy) = how.policy {
         set(source, "policy", policy)?;
     }

@@ -25,7 +25,7 @@ printed every second; Ctrl-C ends it.
 Examples:
   pagecast relay cam0 cam0-again
   pagecast relay cam0 unix:/run/cam0.sock --perms 660
-  pagecast relay tcp://10.0.0.5 cam0 --insecure")]
+  pagecast relay tcp://10.0.0.5 cam0")]
 pub(crate) struct RelayCommand {
     /// Where frames come from: an address or NAME.
     #[arg(value_name = "FROM", value_parser = address::parse)]
@@ -57,7 +57,7 @@ pub(crate) struct RelayCommand {
 
 impl RelayCommand {
     pub(crate) fn run(self) -> Outcome {
-        let relay = Relay::open(&self.from, &self.to.join(" "), self.options());
+        let relay = Relay::open(&self.from, &self.to.join(" "), self.options()?);
         let relay = Arc::new(relay.map_err(Failure::from)?);
         let stop = relay.clone();
         let _registration = signals::on_end(move || stop.stop());
@@ -72,15 +72,15 @@ impl RelayCommand {
         Ok(exit)
     }
 
-    fn options(&self) -> RelayOptions {
+    fn options(&self) -> Result<RelayOptions, Failure> {
         let mut options = RelayOptions::default();
         options.subscriber.credits = self.credits.or(options.subscriber.credits);
         options.publisher.policy = self.policy.unwrap_or(options.publisher.policy);
         options.publisher.max_subscribers = self.max_clients.unwrap_or(options.publisher.max_subscribers);
-        options.subscriber.remote = self.remote.options();
-        options.publisher.remote = self.remote.options();
+        let remote = self.remote.options(std::iter::once(&self.from).chain(&self.to).map(String::as_str))?;
+        (options.subscriber.remote, options.publisher.remote) = (remote.clone(), remote);
         options.publisher.perms = self.perms.unwrap_or(options.publisher.perms);
-        options
+        Ok(options)
     }
 
     fn pass_on(&self, relay: &Relay) -> Outcome {

@@ -33,7 +33,7 @@ Examples:
   pagecast serve cam0 --policy block --credits 4 videotestsrc is-live=true
   pagecast serve cam0 --listen unix:/run/cam0.sock --perms 660 --test 640x480
   pagecast serve cam0 --listen tcp://127.0.0.1:7174 --test 640x480
-  pagecast serve cam0 --listen tcp://0.0.0.0 --network 10.0.0.0/8 --insecure --test 640x480
+  pagecast serve cam0 --listen tcp://0.0.0.0 --network 10.0.0.0/8 --test 640x480
   pagecast serve cam0 'videotestsrc ! tee name=t ! queue ! pagecastsink t. ! queue ! autovideosink'")]
 pub(crate) struct Serve {
     /// The publisher's name, found by `pagecast list`.
@@ -229,7 +229,7 @@ impl Serve {
             std::iter::once(first.as_str()).chain(self.listen.iter().map(String::as_str)).collect();
         sink.set_property("uri", uris.join(" "));
         let nanoseconds = |seconds: f64| (seconds * 1e9) as u64;
-        let options: [(&str, Option<String>); 10] = [
+        let options: [(&str, Option<String>); 11] = [
             ("policy", self.policy.map(|policy| policy.to_string())),
             ("credits", self.credits.map(|credits| credits.to_string())),
             ("backing", self.backing.map(|backing| backing.to_string())),
@@ -240,6 +240,7 @@ impl Serve {
             ("perms", self.perms.map(|perms| perms.to_string())),
             ("insecure", self.remote.insecure.then(|| "true".to_owned())),
             ("networks", self.remote.networks()),
+            ("identity", self.remote.identity_name(self.listen.iter().map(String::as_str))?),
         ];
         for (name, value) in options {
             if let Some(value) = value {

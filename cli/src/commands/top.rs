@@ -28,7 +28,7 @@ Examples:
   pagecast top --interval 0.5
   pagecast top -n 1
   pagecast top -n 10 --json        one line of JSON per look
-  pagecast top cam0 tcp://camera.lan --insecure")]
+  pagecast top cam0 tcp://camera.lan")]
 pub(crate) struct Top {
     #[command(flatten)]
     publishers: Where,

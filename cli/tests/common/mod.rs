@@ -43,6 +43,7 @@ impl Place {
     pub(crate) fn command_of<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pagecast"));
         command.args(args).env("XDG_RUNTIME_DIR", self.path()).current_dir(self.path());
+        command.env("XDG_CONFIG_HOME", self.path().join("config"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -69,6 +69,7 @@ fn a_line_that_does_not_work_is_found_out() {
         ("--y4m |", "--y5m |", "y5m"),
         ("location=cam0.mkv", "location=/dev/null # cam0.mkv", "cam0.mkv"),
         ("shm-size", "shm-sighs", "ended"),
+        ("cp viewer/certificate.pem camera/trusted/viewer.pem", "true", "does not trust the certificate"),
         ("sh steps", "sh", "how it is meant"),
     ] {
         assert!(README.contains(right), "README has no {right:?} any more");

@@ -80,6 +80,7 @@ impl Stage {
             .current_dir(folder)
             .env("PATH", format!("{programs}:{path}"))
             .env("XDG_RUNTIME_DIR", folder)
+            .env("XDG_CONFIG_HOME", folder.join("config"))
             .env("GST_PLUGIN_PATH", self.plugins())
             .env("GST_REGISTRY", self.0.path().join("registry"))
             .env("GST_PLUGIN_FEATURE_RANK", "fakevideosink:MAX")

@@ -135,11 +135,10 @@ impl ElementImpl for PagecastSink {
 impl BaseSinkImpl for PagecastSink {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings().clone();
-        let address = settings
-            .address()
-            .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{}", error)))?;
+        let wrong = |error: String| gst::error_msg!(gst::ResourceError::Settings, ("{}", error));
+        let (address, remote) = (settings.address().map_err(wrong)?, settings.remote().map_err(wrong)?);
         let live = self.upstream_latency().is_some_and(|(live, _, _)| live);
-        let publisher = Publisher::open_with(&address, settings.publisher(live), self.hooks())
+        let publisher = Publisher::open_with(&address, settings.publisher(live, remote), self.hooks())
             .map_err(|error| gst::error_msg!(gst::ResourceError::OpenWrite, ("{}: {}", address, error)))?;
         let pool = Pool::new(settings.pool());
         gst::info!(CAT, imp = self, "serving {address}");

@@ -5,7 +5,6 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 use pagecast::ipc::socket::Uri;
-use pagecast::remote::AllowList;
 use pagecast::{PoolOptions, PublisherOptions, RemoteOptions};
 
 use super::{Backing, Policy};
@@ -31,6 +30,7 @@ pub(super) struct Settings {
     pub(super) reserve: u32,
     perms: u32,
     buffer_time: i64,
+    identity: Option<String>,
     insecure: bool,
     networks: String,
 }
@@ -55,6 +55,7 @@ impl Default for Settings {
             reserve: 2,
             perms: options.perms,
             buffer_time: -1,
+            identity: None,
             insecure: false,
             networks: String::new(),
         }
@@ -64,14 +65,10 @@ impl Default for Settings {
 impl Settings {
     /// The addresses to serve.
     pub(super) fn address(&self) -> Result<String, String> {
-        AllowList::parse(&self.networks).map_err(|error| error.to_string())?;
         match (&self.uri, &self.socket_path) {
             (Some(uri), _) if !uri.trim().is_empty() => Ok(uri.clone()),
             (_, Some(path)) if !path.is_empty() => path_uri(path),
-            _ => Err(
-                "set uri (unix:NAME, unix:/path, or tcp://, rdma:// or remote://HOST:PORT) or socket-path"
-                    .to_owned(),
-            ),
+            _ => Err("set uri (unix:NAME, unix:/path or tcp://HOST:PORT) or socket-path".to_owned()),
         }
     }
 
@@ -79,7 +76,11 @@ impl Settings {
         PoolOptions { backing: self.backing.into(), limit: self.limit(), ..PoolOptions::default() }
     }
 
-    pub(super) fn publisher(&self, live: bool) -> PublisherOptions {
+    pub(super) fn remote(&self) -> Result<RemoteOptions, String> {
+        crate::remote::options(&self.networks, self.identity.as_deref(), self.insecure)
+    }
+
+    pub(super) fn publisher(&self, live: bool, remote: RemoteOptions) -> PublisherOptions {
         let defaults = PublisherOptions::default();
         PublisherOptions {
             policy: self.policy.into(),
@@ -91,11 +92,7 @@ impl Settings {
             block_deadline: (self.block_deadline != NEVER).then(|| Duration::from_nanos(self.block_deadline)),
             hold_timeout: (self.hold_timeout != 0).then(|| Duration::from_nanos(self.hold_timeout)),
             perms: self.perms,
-            remote: RemoteOptions {
-                // Checked with the address.
-                networks: AllowList::parse(&self.networks).unwrap_or_default(),
-                insecure: self.insecure,
-            },
+            remote,
             ..defaults
         }
     }
@@ -132,6 +129,7 @@ impl Settings {
             "reserve" => self.reserve = value.get().expect(wrong),
             "perms" => self.perms = value.get().expect(wrong),
             "buffer-time" => self.buffer_time = value.get().expect(wrong),
+            "identity" => self.identity = value.get().expect(wrong),
             "insecure" => self.insecure = value.get().expect(wrong),
             "networks" => self.networks = value.get::<Option<String>>().expect(wrong).unwrap_or_default(),
             _ => unreachable!("{name} is not writable"),
@@ -155,6 +153,7 @@ impl Settings {
             "reserve" => self.reserve.to_value(),
             "perms" => self.perms.to_value(),
             "buffer-time" => self.buffer_time.to_value(),
+            "identity" => self.identity.to_value(),
             "insecure" => self.insecure.to_value(),
             "networks" => self.networks.to_value(),
             _ => unreachable!("there is no property {name}"),
@@ -183,8 +182,8 @@ fn addresses() -> Vec<glib::ParamSpec> {
         glib::ParamSpecString::builder("uri")
             .nick("URI")
             .blurb(
-                "Where to serve: unix:NAME (found by 'pagecast list'), unix:/path, tcp://, rdma:// or \
-                 remote://HOST:PORT, or several separated by spaces; ?mode=connect reaches for a client that listens",
+                "Where to serve: unix:NAME (found by 'pagecast list'), unix:/path, tcp://HOST:PORT, or several \
+                 separated by spaces; ?mode=connect reaches for a client that listens",
             )
             .mutable_ready()
             .build(),
@@ -200,9 +199,14 @@ fn addresses() -> Vec<glib::ParamSpec> {
             .default_value(Settings::default().perms)
             .mutable_ready()
             .build(),
+        glib::ParamSpecString::builder("identity")
+            .nick("Identity")
+            .blurb("Folder of the identity for TLS with other hosts, as 'pagecast keygen' makes it")
+            .mutable_ready()
+            .build(),
         glib::ParamSpecBoolean::builder("insecure")
             .nick("Insecure")
-            .blurb("Serve other hosts at tcp:// in clear text, to whoever may come (networks)")
+            .blurb("Serve other hosts at tcp:// in clear text, to whoever may come (networks); excludes identity")
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("networks")

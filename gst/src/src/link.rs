@@ -28,9 +28,10 @@ impl Link {
         name: &str,
         faces: FaceSet,
     ) -> Result<(), gst::ErrorMessage> {
-        let wrong = |text: String| gst::error_msg!(gst::ResourceError::Settings, ("{text}"));
+        let wrong = |text: String| gst::error_msg!(gst::ResourceError::Settings, ["{text}"]);
         let uri = settings.address().map_err(wrong)?;
-        let subscriber = Subscriber::open(&uri, settings.options(name, faces));
+        let remote = settings.remote().map_err(wrong)?;
+        let subscriber = Subscriber::open(&uri, settings.options(name, faces, remote));
         let subscriber = subscriber.map_err(|error| wrong(error.to_string()))?;
         let mut slot = lock(&self.subscriber);
         if self.interrupted.load(Ordering::SeqCst) {
@@ -72,13 +73,9 @@ pub(super) fn ask_whether_live(settings: &Settings) -> Option<bool> {
     if uri.contains("mode=listen") {
         return None; // it comes to us, and only once
     }
-    let wanted = settings.options("", FaceSet::MEMORY);
-    let options = SubscriberOptions {
-        observe: true,
-        reconnect: false,
-        remote: wanted.remote,
-        ..SubscriberOptions::default()
-    };
+    let remote = settings.remote().ok()?;
+    let options =
+        SubscriberOptions { observe: true, reconnect: false, remote, ..SubscriberOptions::default() };
     let observer = Subscriber::open(&uri, options).ok()?;
     let until = Instant::now() + ANSWER;
     loop {
@@ -116,7 +113,7 @@ pub(super) fn remedy(error: &RecvError) -> &'static str {
         RecvError::Remote { .. } => {
             "start the publisher first, check the address and the network, or set reconnect=true to wait for it"
         }
-        RecvError::Uri(_) => "write unix:NAME, unix:/path, or tcp://, rdma:// or remote://HOST:PORT",
+        RecvError::Uri(_) => "write unix:NAME, unix:/path or tcp://HOST:PORT",
         _ => "the publisher's log says more",
     }
 }

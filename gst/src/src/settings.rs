@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 use gst::glib;
 use gst::prelude::*;
 use pagecast::ipc::socket::{Uri, UriError};
-use pagecast::remote::{AllowList, NotANetwork};
 use pagecast::{FaceSet, Policy, PoolOptions, Rate, RemoteOptions, SubscriberOptions};
 
 /// How a subscriber that falls behind is treated.
@@ -95,6 +94,7 @@ pub(super) struct Settings {
     pub(super) face: AskedFace,
     pub(super) policy: AskedPolicy,
     pub(super) credits: u32,
+    identity: Option<String>,
     pub(super) insecure: bool,
     pub(super) networks: Option<String>,
     pub(super) pool_limit: u64,
@@ -113,6 +113,7 @@ impl Default for Settings {
             face: AskedFace::default(),
             policy: AskedPolicy::default(),
             credits: 0,
+            identity: None,
             insecure: false,
             networks: None,
             pool_limit: PoolOptions::default().limit,
@@ -123,14 +124,12 @@ impl Default for Settings {
 impl Settings {
     /// Where the publisher is.
     pub(super) fn address(&self) -> Result<String, String> {
-        self.allowed().map_err(|error| error.to_string())?;
         let text = match (&self.uri, &self.socket_path) {
             (Some(uri), _) => uri.clone(),
             (None, Some(path)) => self.path_uri(path).map_err(|error| error.to_string())?,
             (None, None) => {
-                return Err("neither uri nor socket-path is set: set uri=unix:NAME, \
-                            uri=unix:/path/of/the/socket, or uri=tcp://HOST:PORT (rdma://, remote://) as the publisher \
-                            has it"
+                return Err("neither uri nor socket-path is set: set uri=unix:NAME or \
+                            uri=unix:/path/of/the/socket or uri=tcp://HOST:PORT as the publisher has it"
                     .to_owned());
             }
         };
@@ -141,8 +140,9 @@ impl Settings {
         }
     }
 
-    fn allowed(&self) -> Result<AllowList, NotANetwork> {
-        AllowList::parse(self.networks.as_deref().unwrap_or_default())
+    pub(super) fn remote(&self) -> Result<RemoteOptions, String> {
+        let networks = self.networks.as_deref().unwrap_or_default();
+        crate::remote::options(networks, self.identity.as_deref(), self.insecure)
     }
 
     fn path_uri(&self, path: &str) -> Result<String, UriError> {
@@ -161,7 +161,7 @@ impl Settings {
     }
 
     /// What the publisher is asked for. `faces` is what is left to try.
-    pub(super) fn options(&self, name: &str, faces: FaceSet) -> SubscriberOptions {
+    pub(super) fn options(&self, name: &str, faces: FaceSet, remote: RemoteOptions) -> SubscriberOptions {
         SubscriberOptions {
             policy: self.policy.policy(),
             credits: (self.credits > 0).then_some(self.credits),
@@ -171,11 +171,7 @@ impl Settings {
             faces,
             name: format!("{}/{name}", SubscriberOptions::default().name),
             pool: PoolOptions { limit: self.pool_limit, ..PoolOptions::default() },
-            remote: RemoteOptions {
-                // Checked with the address.
-                networks: self.allowed().unwrap_or_default(),
-                insecure: self.insecure,
-            },
+            remote,
             ..SubscriberOptions::default()
         }
     }
@@ -200,6 +196,7 @@ impl Settings {
             "face" => assign(&mut self.face, value),
             "policy" => assign(&mut self.policy, value),
             "credits" => assign(&mut self.credits, value),
+            "identity" => self.identity = text(value),
             "insecure" => assign(&mut self.insecure, value),
             "networks" => self.networks = text(value),
             "pool-limit" => assign(&mut self.pool_limit, value),
@@ -218,6 +215,7 @@ impl Settings {
             "face" => self.face.to_value(),
             "policy" => self.policy.to_value(),
             "credits" => self.credits.to_value(),
+            "identity" => self.identity.to_value(),
             "insecure" => self.insecure.to_value(),
             "networks" => self.networks.to_value(),
             "pool-limit" => self.pool_limit.to_value(),
@@ -255,8 +253,8 @@ fn addresses() -> Vec<glib::ParamSpec> {
         glib::ParamSpecString::builder("uri")
             .nick("URI")
             .blurb(
-                "Where the publisher is: unix:NAME, unix:/path, or tcp://, rdma:// or remote://HOST:PORT; \
-                 ?mode=listen waits for a publisher that connects",
+                "Where the publisher is: unix:NAME, unix:/path or tcp://HOST:PORT; ?mode=listen waits for a \
+                 publisher that connects",
             )
             .mutable_ready()
             .build(),
@@ -275,9 +273,14 @@ fn addresses() -> Vec<glib::ParamSpec> {
             .blurb("Always null: pages are shared by descriptors and have no name (accepted for shmsrc)")
             .read_only()
             .build(),
+        glib::ParamSpecString::builder("identity")
+            .nick("Identity")
+            .blurb("Folder of the identity for TLS with other hosts, as 'pagecast keygen' makes it")
+            .mutable_ready()
+            .build(),
         glib::ParamSpecBoolean::builder("insecure")
             .nick("Insecure")
-            .blurb("Whether a link to another host may be in clear text")
+            .blurb("Whether a link to another host may be in clear text; excludes identity")
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("networks")

@@ -1,6 +1,5 @@
 //! The ends of links that first have to be decided.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,11 +21,13 @@ struct Undecided<L: ?Sized> {
     chosen: Option<Choice>,
     /// What was said before it stood.
     early: Vec<Vec<u8>>,
+    /// It stands, and what came with the last of the talk may wait within TLS, where no poll sees it.
+    fresh: bool,
 }
 
 impl<L: ?Sized> Undecided<L> {
     fn new(opening: Opening, make: Make<L>) -> Self {
-        Self { opening: Some((opening, make)), link: None, chosen: None, early: Vec::new() }
+        Self { opening: Some((opening, make)), link: None, chosen: None, early: Vec::new(), fresh: false }
     }
 
     /// The link, if it stands; `say` is how a packet is sent over it.
@@ -40,6 +41,7 @@ impl<L: ?Sized> Undecided<L> {
             };
             if let Some((opening, make)) = self.opening.take() {
                 let link = self.link.insert(make(opening.channel, opened)?);
+                self.fresh = true;
                 self.early.drain(..).for_each(|packet| say(link, &packet));
             }
         }
@@ -73,18 +75,18 @@ fn by(opened: Opened, verbs: &Result<Verbs, String>) -> Result<By<'_>, LinkError
 /// # Errors
 /// If the system does not let it be set up.
 pub fn sender(
-    stream: TcpStream,
+    channel: Channel,
     listens: bool,
     verbs: Result<Verbs, String>,
     register: impl FnOnce(&Arc<ProtectionDomain>) -> Result<(), RegisterError> + Send + 'static,
 ) -> Result<Box<dyn Sender>, LinkError> {
-    let opening = Opening::new(Channel::new(stream)?, Role::Answers, listens, verbs.as_ref().ok())?;
+    let opening = Opening::new(channel, Role::Answers, listens, verbs.as_ref().ok())?;
     let make: Make<dyn Sender> = Box::new(move |channel, opened| match by(opened, &verbs)? {
-        By::Tcp => Ok(Box::new(TcpSender::over(channel))),
+        By::Tcp => Ok(Box::new(TcpSender::new(channel))),
         By::Rdma(verbs) => {
-            let sources = Sources::new(verbs, channel.local_ip()?)?;
+            let sources = Sources::new(verbs, channel.local()?.ip())?;
             register(sources.domain()).map_err(RdmaError::from)?;
-            Ok(Box::new(RdmaSender::over(channel, &sources)?))
+            Ok(Box::new(RdmaSender::new(channel, &sources)?))
         }
     });
     Ok(Box::new(Undecided::new(opening, make)))
@@ -95,14 +97,14 @@ pub fn sender(
 /// # Errors
 /// If the system does not let it be set up.
 pub fn receiver(
-    stream: TcpStream,
+    channel: Channel,
     listens: bool,
     verbs: Result<Verbs, String>,
 ) -> Result<Box<dyn Receiver>, LinkError> {
-    let opening = Opening::new(Channel::new(stream)?, Role::Asks, listens, verbs.as_ref().ok())?;
+    let opening = Opening::new(channel, Role::Asks, listens, verbs.as_ref().ok())?;
     let make: Make<dyn Receiver> = Box::new(move |channel, opened| match by(opened, &verbs)? {
-        By::Tcp => Ok(Box::new(TcpReceiver::over(channel))),
-        By::Rdma(verbs) => Ok(Box::new(RdmaReceiver::over(channel, verbs)?)),
+        By::Tcp => Ok(Box::new(TcpReceiver::new(channel))),
+        By::Rdma(verbs) => Ok(Box::new(RdmaReceiver::new(channel, verbs)?)),
     });
     Ok(Box::new(Undecided::new(opening, make)))
 }
@@ -120,7 +122,7 @@ macro_rules! until_it_stands {
         fn next_look(&self) -> Instant {
             match (&self.opening, &self.link) {
                 (Some((opening, _)), _) => opening.next_look(),
-                (None, Some(link)) => link.next_look(),
+                (None, Some(link)) if !self.fresh => link.next_look(),
                 _ => Instant::now(),
             }
         }
@@ -166,7 +168,10 @@ impl Sender for Undecided<dyn Sender> {
     }
 
     fn receive(&mut self, events: &mut Vec<FromSubscriber>) -> Result<(), LinkError> {
-        self.link(Sender::send_packet)?.map_or(Ok(()), |link| link.receive(events))
+        let Some(link) = self.link(Sender::send_packet)? else { return Ok(()) };
+        link.receive(events)?;
+        self.fresh = false;
+        Ok(())
     }
 }
 
@@ -178,6 +183,9 @@ impl Receiver for Undecided<dyn Receiver> {
     }
 
     fn receive(&mut self, pages: &mut dyn Pages, events: &mut Vec<FromPublisher>) -> Result<(), LinkError> {
-        self.link(Receiver::send_packet)?.map_or(Ok(()), |link| link.receive(pages, events))
+        let Some(link) = self.link(Receiver::send_packet)? else { return Ok(()) };
+        link.receive(pages, events)?;
+        self.fresh = false;
+        Ok(())
     }
 }

@@ -62,7 +62,7 @@ struct Opening {
 
 impl Opening {
     fn new(channel: Channel, role: Role, listens: bool, verbs: Option<&Verbs>) -> Result<Self, LinkError> {
-        let own = channel.local_ip()?;
+        let own = channel.local()?.ip();
         // Why not does not matter here: `rdma://` says it.
         let probe = verbs.and_then(|verbs| Probe::new(verbs, own).ok());
         let (state, output, begun) = (State::Listening, Vec::new(), Instant::now());
@@ -80,12 +80,10 @@ impl Opening {
     }
 
     fn poll_fds(&self) -> PollFds<'_> {
-        let mut flags = PollFlags::empty();
-        // Meanwhile the other end has nothing to say.
-        flags.set(PollFlags::POLLIN, !matches!(self.state, State::Probing(_)));
-        flags.set(PollFlags::POLLOUT, !self.output.is_empty());
+        // While it probes the other end has nothing to say.
+        let reads = !matches!(self.state, State::Probing(_));
         let mut fds = PollFds::new();
-        fds.push(PollFd::new(self.channel.fd(), flags));
+        fds.push(PollFd::new(self.channel.fd(), self.channel.interest(reads, !self.output.is_empty())));
         if let (State::Probing(_), Some(probe)) = (&self.state, &self.probe) {
             fds.push(PollFd::new(probe.fd(), PollFlags::POLLIN));
         }
@@ -154,7 +152,7 @@ impl Opening {
             self.state = State::Answered(theirs.endpoint);
             return;
         }
-        let from = self.channel.peer_ip().map_err(LinkError::from);
+        let from = self.channel.peer().map(|peer| peer.ip()).map_err(LinkError::from);
         match (&mut self.probe, theirs.endpoint) {
             (None, _) => self.choose(Choice::Tcp(Reason::SubscriberHasNone)),
             (_, None) => self.choose(Choice::Tcp(Reason::PublisherHasNone)),
@@ -180,7 +178,7 @@ impl Opening {
             (Answer::Place { nonce, address, rkey }, Some(probe), Some(peer)) => {
                 // Once, and whatever comes of it, the subscriber will say.
                 self.state = State::Answered(None);
-                let _ = probe.write(&peer, self.channel.peer_ip()?, (nonce, address, rkey));
+                let _ = probe.write(&peer, self.channel.peer()?.ip(), (nonce, address, rkey));
                 Ok(None)
             }
             _ => Err(PeerFault::OutOfPlace("a place for a probe").into()),
@@ -207,7 +205,7 @@ impl Opening {
             let Some(count) = self.channel.send(&[Piece::Bytes(&self.output)])? else { return Ok(()) };
             self.output.drain(..count);
         }
-        Ok(())
+        Ok(self.channel.flush()?)
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::PollFd;
 use pagecast_ipc::wire::limits::MAX_PACKET;
 use pagecast_verbs::ENDPOINT_BYTES;
 
@@ -90,14 +90,12 @@ impl Control {
 
     /// The address of the other end.
     pub(super) fn peer_ip(&self) -> Result<IpAddr, LinkError> {
-        Ok(self.channel.peer_ip()?)
+        Ok(self.channel.peer()?.ip())
     }
 
     pub(super) fn poll_fd(&self, read: bool) -> PollFd<'_> {
-        let mut flags = PollFlags::empty();
-        flags.set(PollFlags::POLLIN, read && !self.ended);
-        flags.set(PollFlags::POLLOUT, !self.output.is_empty());
-        PollFd::new(self.channel.fd(), flags)
+        let interest = self.channel.interest(read && !self.ended, !self.output.is_empty());
+        PollFd::new(self.channel.fd(), interest)
     }
 
     pub(super) fn next_look(&self) -> Instant {
@@ -193,9 +191,10 @@ impl Control {
                 }
             }
         }
+        // Fails only where the peer is gone already: see above.
+        let _ = self.channel.flush();
         if self.finishing && !self.finished {
-            self.channel.finish();
-            self.finished = true;
+            self.finished = self.channel.finish();
         }
         Ok(())
     }

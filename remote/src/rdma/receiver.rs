@@ -1,7 +1,6 @@
 //! The subscriber's end.
 
 use std::collections::VecDeque;
-use std::net::TcpStream;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags};
@@ -58,16 +57,12 @@ impl std::fmt::Debug for RdmaReceiver {
 }
 
 impl RdmaReceiver {
-    /// The subscriber's end of a link whose control connection is `stream`; the device is the one with its address.
+    /// The subscriber's end of a link whose control connection is `channel`; the device is the one with its address.
     ///
     /// # Errors
     /// If the system or the device does not let it be set up.
-    pub fn new(stream: TcpStream, verbs: &Verbs) -> Result<Self, LinkError> {
-        Self::over(Channel::new(stream)?, verbs)
-    }
-
-    pub(crate) fn over(channel: Channel, verbs: &Verbs) -> Result<Self, LinkError> {
-        let (device, gid) = verbs.device_for(channel.local_ip()?).map_err(RdmaError::from)?;
+    pub fn new(channel: Channel, verbs: &Verbs) -> Result<Self, LinkError> {
+        let (device, gid) = verbs.device_for(channel.local()?.ip()).map_err(RdmaError::from)?;
         let targets = Targets::new(&device)?;
         let mut pair = Pair::new(targets.domain(), &gid)?;
         for _ in 0..MAX_GRANTS {

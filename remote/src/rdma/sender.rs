@@ -1,7 +1,6 @@
 //! The publisher's end.
 
 use std::collections::VecDeque;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -76,15 +75,11 @@ impl std::fmt::Debug for RdmaSender {
 }
 
 impl RdmaSender {
-    /// The publisher's end of a link whose control connection is `stream`.
+    /// The publisher's end of a link whose control connection is `channel`.
     ///
     /// # Errors
     /// If the system or the device does not let it be set up.
-    pub fn new(stream: TcpStream, sources: &Arc<Sources>) -> Result<Self, LinkError> {
-        Self::over(Channel::new(stream)?, sources)
-    }
-
-    pub(crate) fn over(channel: Channel, sources: &Arc<Sources>) -> Result<Self, LinkError> {
+    pub fn new(channel: Channel, sources: &Arc<Sources>) -> Result<Self, LinkError> {
         let pair = Pair::new(sources.domain(), sources.gid())?;
         let mut control = Control::new(channel, Role::Answers);
         control.hello(&pair.queue.endpoint().to_bytes());

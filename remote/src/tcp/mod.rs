@@ -10,9 +10,10 @@ mod output;
 mod receiver;
 mod sender;
 mod socket;
-mod sys;
+pub(crate) mod stream;
+pub(crate) mod sys;
 
-pub(crate) use channel::Channel;
+pub use channel::Channel;
 pub use receiver::TcpReceiver;
 pub use sender::TcpSender;
 pub use socket::{ConnectError, Destination, TcpListener, connect};

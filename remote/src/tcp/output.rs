@@ -155,9 +155,9 @@ impl Output {
             let Some(sent) = sent else { return Ok(()) };
             self.advance(sent, done);
         }
+        channel.flush()?;
         if self.finishing && !self.finished {
-            channel.finish();
-            self.finished = true;
+            self.finished = channel.finish();
         }
         Ok(())
     }

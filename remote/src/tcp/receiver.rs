@@ -1,6 +1,5 @@
 //! The subscriber's end.
 
-use std::net::TcpStream;
 use std::time::Instant;
 
 use pagecast_ipc::wire;
@@ -41,14 +40,7 @@ pub struct TcpReceiver {
 
 impl TcpReceiver {
     /// The subscriber's end of a connection.
-    ///
-    /// # Errors
-    /// If the system does not let it be set up.
-    pub fn new(stream: TcpStream) -> Result<Self, LinkError> {
-        Ok(Self::over(Channel::new(stream)?))
-    }
-
-    pub(crate) fn over(channel: Channel) -> Self {
+    pub fn new(channel: Channel) -> Self {
         Self {
             channel,
             output: Output::new(),

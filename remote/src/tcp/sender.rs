@@ -1,9 +1,8 @@
 //! The publisher's end.
 
-use std::net::TcpStream;
 use std::time::Instant;
 
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::PollFd;
 
 use super::channel::Channel;
 use super::input::Input;
@@ -26,14 +25,7 @@ pub struct TcpSender {
 
 impl TcpSender {
     /// The publisher's end of a connection.
-    ///
-    /// # Errors
-    /// If the system does not let it be set up.
-    pub fn new(stream: TcpStream) -> Result<Self, LinkError> {
-        Ok(Self::over(Channel::new(stream)?))
-    }
-
-    pub(crate) fn over(channel: Channel) -> Self {
+    pub fn new(channel: Channel) -> Self {
         let (output, input) = (Output::new(), Input::new());
         Self { channel, output, input, pulse: begin(Role::Answers), more: false }
     }
@@ -91,10 +83,7 @@ impl Sender for TcpSender {
 }
 
 pub(super) fn poll_fd<'a>(channel: &'a Channel, output: &Output, read: bool) -> PollFd<'a> {
-    let mut flags = PollFlags::empty();
-    flags.set(PollFlags::POLLIN, read);
-    flags.set(PollFlags::POLLOUT, !output.is_empty());
-    PollFd::new(channel.fd(), flags)
+    PollFd::new(channel.fd(), channel.interest(read, !output.is_empty()))
 }
 
 /// Whether the peer may be taken for alive when all that is here was read.

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::channel::Channel;
 use crate::limits::CONNECT;
 use crate::rdma::RdmaError;
+use crate::secure::{Contradiction, Security};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -24,13 +26,16 @@ pub enum ConnectError {
     },
     /// Another host would see everything, and that was not allowed.
     #[error(
-        "{0} is another host, and the connection would be in clear text: say insecure (--insecure) on a network \
-         that you trust"
+        "{0} is another host, and the connection would be in clear text: make an identity for TLS (`pagecast keygen`, \
+         --identity), or say insecure (--insecure) on a network that you trust"
     )]
     ClearText(IpAddr),
     /// Frames cannot be written by RDMA from here, or to here.
     #[error("rdma:// does not work here: {0}; tcp:// needs no RDMA device")]
     NoDevice(#[from] RdmaError),
+    /// An identity, and clear text.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
     /// Nobody is there, or the network is not.
     #[error("{address}: {error}")]
     Connect {
@@ -49,12 +54,12 @@ pub enum ConnectError {
     },
 }
 
-/// The addresses of a host, those of this host only unless `insecure`. This may wait for a name server.
-fn addresses(host: &str, port: u16, insecure: bool) -> Result<Vec<SocketAddr>, ConnectError> {
+/// The addresses of a host with which there can be a link. This may wait for a name server.
+fn addresses(host: &str, port: u16, security: &Security) -> Result<Vec<SocketAddr>, ConnectError> {
     let name = |error| ConnectError::Name { host: host.to_owned(), error };
     let all: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(name)?.collect();
-    let near = |address: &&SocketAddr| insecure || address.ip().to_canonical().is_loopback();
-    let usable: Vec<SocketAddr> = all.iter().filter(near).copied().collect();
+    let usable: Vec<SocketAddr> =
+        all.iter().filter(|address| security.allows(address.ip())).copied().collect();
     match (usable.is_empty(), all.first()) {
         (true, Some(first)) => Err(ConnectError::ClearText(first.ip())),
         (true, None) => Err(name(io::Error::other("the name has no address"))),
@@ -71,8 +76,8 @@ pub struct Destination {
     pub port: u16,
     /// The address of this host that connections leave from; the system chooses where there is none.
     pub from: Option<IpAddr>,
-    /// Whether it may be another host.
-    pub insecure: bool,
+    /// What protects the connection.
+    pub security: Security,
 }
 
 impl Destination {
@@ -89,10 +94,10 @@ impl Destination {
 /// name server to say what they are.
 ///
 /// # Errors
-/// [`ConnectError`]. Without `insecure` it connects to this host only.
-pub fn connect(to: &Destination) -> Result<TcpStream, ConnectError> {
+/// [`ConnectError`]. In clear text it connects to this host only, unless it was told to.
+pub fn connect(to: &Destination) -> Result<Channel, ConnectError> {
     let (host, mut failed) = (&to.host, None);
-    let usable = addresses(host, to.port, to.insecure)?;
+    let usable = addresses(host, to.port, &to.security)?;
     // Where a connection leaves from it cannot be of the other kind.
     let same = |address: &SocketAddr| to.from.is_none_or(|from| from.is_ipv4() == address.is_ipv4());
     let usable: Vec<SocketAddr> = usable.into_iter().filter(same).collect();
@@ -101,7 +106,10 @@ pub fn connect(to: &Destination) -> Result<TcpStream, ConnectError> {
         match to.connect(address, share(deadline, usable.len() - at)) {
             // A connection to an unused port of one's own can meet itself.
             Ok(stream) if stream.local_addr().ok() == stream.peer_addr().ok() => {}
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => match Channel::dialled(stream, &to.security) {
+                Ok(channel) => return Ok(channel),
+                Err(error) => failed = Some(ConnectError::Connect { address, error }),
+            },
             Err(error) => failed = Some(ConnectError::Connect { address, error }),
         }
     }
@@ -120,20 +128,21 @@ fn share(deadline: Instant, left: usize) -> Duration {
 #[derive(Debug)]
 pub struct TcpListener {
     listener: std::net::TcpListener,
+    security: Security,
 }
 
 impl TcpListener {
     /// Listens on the first address of `host` that can be had.
     ///
     /// # Errors
-    /// [`ConnectError`]. Without `insecure` it listens for this host only.
-    pub fn bind(host: &str, port: u16, insecure: bool) -> Result<Self, ConnectError> {
+    /// [`ConnectError`]. In clear text it listens for this host only, unless it was told to.
+    pub fn bind(host: &str, port: u16, security: &Security) -> Result<Self, ConnectError> {
         let mut failed = None;
-        for address in addresses(host, port, insecure)? {
+        for address in addresses(host, port, security)? {
             let bound = std::net::TcpListener::bind(address)
                 .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
             match bound {
-                Ok(listener) => return Ok(Self { listener }),
+                Ok(listener) => return Ok(Self { listener, security: security.clone() }),
                 Err(error) => failed = Some(ConnectError::Listen { address, error }),
             }
         }
@@ -153,10 +162,13 @@ impl TcpListener {
     ///
     /// # Errors
     /// If the system cannot give it, for want of a descriptor, say.
-    pub fn accept(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+    pub fn accept(&self) -> io::Result<Option<(Channel, SocketAddr)>> {
         loop {
             match self.listener.accept() {
-                Ok(accepted) => return Ok(Some(accepted)),
+                Ok((stream, peer)) => {
+                    return Channel::accepted(stream, peer, &self.security)
+                        .map(|channel| Some((channel, peer)));
+                }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Ok(None),
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}

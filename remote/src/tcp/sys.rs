@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use pagecast_allocators::Mapping;
 
 /// Pieces in one system call.
-pub(super) const MAX_PIECES: usize = 48;
+pub(crate) const MAX_PIECES: usize = 48;
 
 /// Bytes to be sent: our own, or a range of pages.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,24 @@ pub(crate) enum Piece<'a> {
 }
 
 impl Piece<'_> {
+    pub(crate) fn length(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Pages(range) => range.length,
+        }
+    }
+
+    /// Copies its bytes from `at` on.
+    pub(crate) fn copy_to(&self, at: usize, to: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Bytes(bytes) => to.copy_from_slice(&bytes[at..at + to.len()]),
+            Self::Pages(range) => {
+                range.mapping.copy_to(range.offset + at, to).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
     fn iovec(&self) -> libc::iovec {
         match self {
             Self::Bytes(bytes) => {
@@ -36,9 +54,22 @@ pub(crate) struct PageRange<'a> {
 }
 
 impl<'a> PageRange<'a> {
-    pub(super) fn new(mapping: &'a Mapping, offset: usize, length: usize) -> Option<Self> {
+    pub(crate) fn new(mapping: &'a Mapping, offset: usize, length: usize) -> Option<Self> {
         let end = offset.checked_add(length)?;
         (end <= mapping.len()).then_some(Self { mapping, offset, length })
+    }
+
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Fills it from `at` on. Pages must be writable here.
+    pub(crate) fn copy_from(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        let fits = at.checked_add(bytes.len()).is_some_and(|end| end <= self.length);
+        if !fits {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.mapping.copy_from(self.offset + at, bytes).map_err(io::Error::other)
     }
 
     fn iovec(&self) -> libc::iovec {
@@ -48,7 +79,7 @@ impl<'a> PageRange<'a> {
 }
 
 /// Sends as many of the pieces' bytes as fit now; never a signal.
-pub(super) fn send(socket: BorrowedFd<'_>, pieces: &[Piece<'_>]) -> io::Result<usize> {
+pub(crate) fn send(socket: BorrowedFd<'_>, pieces: &[Piece<'_>]) -> io::Result<usize> {
     let mut iov: ArrayVec<libc::iovec, MAX_PIECES> =
         pieces.iter().take(MAX_PIECES).map(Piece::iovec).collect();
     // SAFETY: msghdr is plain data, all zeroes is a valid value.
@@ -63,7 +94,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, pieces: &[Piece<'_>]) -> io::Result<u
 }
 
 /// Receives into `pages` and, when they are full, into `rest`. Pages must be writable here.
-pub(super) fn receive(
+pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     pages: Option<PageRange<'_>>,
     rest: &mut [u8],

@@ -5,12 +5,13 @@ mod support;
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 
-use pagecast_remote::memory;
-use pagecast_remote::tcp::{TcpReceiver, TcpSender};
+use pagecast_remote::secure::Trusted;
+use pagecast_remote::tcp::{Channel, TcpReceiver, TcpSender};
+use pagecast_remote::{Identity, Security, memory};
 use pagecast_verbs::Verbs;
 use pagecast_verbs::fake::Fake;
 
-use support::Ends;
+use support::{Ends, clear};
 
 fn in_process() -> Ends {
     let (sender, receiver) = memory::pair().expect("a pair");
@@ -18,17 +19,55 @@ fn in_process() -> Ends {
 }
 
 fn tcp() -> Ends {
+    over_tcp(clear)
+}
+
+fn tls() -> Ends {
+    over_tcp(encrypted)
+}
+
+fn over_tcp(channels: fn([TcpStream; 2]) -> [Channel; 2]) -> Ends {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let near = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
     let (far, _) = listener.accept().expect("a connection");
-    (Box::new(TcpSender::new(far).expect("an end")), Box::new(TcpReceiver::new(near).expect("an end")))
+    let [far, near] = channels([far, near]);
+    (Box::new(TcpSender::new(far)), Box::new(TcpReceiver::new(near)))
+}
+
+/// Ends that trust each other.
+fn encrypted([far, near]: [TcpStream; 2]) -> [Channel; 2] {
+    let pairs = [(), ()].map(|()| key_and_certificate());
+    let identity = |own: usize, other: usize| {
+        let (key, certificate): &(String, String) = &pairs[own];
+        let trusted = Trusted::these(pairs[other].1.as_bytes()).expect("a certificate");
+        let identity = Identity::from_pem(certificate.as_bytes(), key.as_bytes(), trusted);
+        Security::new(Some(identity.expect("an identity")), false).expect("TLS")
+    };
+    let peer = far.peer_addr().expect("an address");
+    let far = Channel::accepted(far, peer, &identity(0, 1)).expect("an end");
+    [far, Channel::dialled(near, &identity(1, 0)).expect("an end")]
+}
+
+/// A new key and its certificate, in PEM.
+fn key_and_certificate() -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+    (key.serialize_pem(), certificate.pem())
 }
 
 /// Two fake devices, for all that the device does not decide.
 fn rdma_fake() -> Ends {
+    over_fake(clear)
+}
+
+fn rdma_fake_tls() -> Ends {
+    over_fake(encrypted)
+}
+
+fn over_fake(channels: fn([TcpStream; 2]) -> [Channel; 2]) -> Ends {
     let address = |last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
     let fake = Fake::new(&[address(1), address(2)]);
-    let ends = support::rdma(&fake.verbs(), [address(1), address(2)]);
+    let ends = support::rdma(&fake.verbs(), [address(1), address(2)], channels);
     // The devices last as long as the process.
     std::mem::forget(fake);
     ends
@@ -43,7 +82,7 @@ fn rdma_rxe() -> Option<Ends> {
         Err(error) => Err(error.to_string()),
     });
     match found {
-        Ok(verbs) => Some(support::rdma(&verbs, addresses)),
+        Ok(verbs) => Some(support::rdma(&verbs, addresses, clear)),
         Err(why) => {
             support::skip(&why);
             None
@@ -88,4 +127,4 @@ macro_rules! every_case {
     };
 }
 
-every_case!(in_process, tcp, rdma_fake, rdma_rxe);
+every_case!(in_process, tcp, tls, rdma_fake, rdma_fake_tls, rdma_rxe);

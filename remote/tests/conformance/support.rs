@@ -11,6 +11,7 @@ use nix::poll::{PollTimeout, poll};
 use pagecast_allocators::{Backing, BackingChoice, Buffer, Wants, open};
 use pagecast_ipc::wire::{Event, Frame, PacketBuilder, Packets, Segment, ToPublisher, ToSubscriber};
 use pagecast_remote::rdma::{RdmaReceiver, RdmaSender, Sources};
+use pagecast_remote::tcp::Channel;
 use pagecast_remote::{
     FromPublisher, FromSubscriber, LinkError, Pages, Part, Payload, Receiver, Room, Sender,
 };
@@ -270,11 +271,21 @@ pub(crate) fn connect_from(own: IpAddr, to: SocketAddr) -> TcpStream {
     fd.into()
 }
 
+/// Both ends of a connection in clear text.
+pub(crate) fn clear(streams: [TcpStream; 2]) -> [Channel; 2] {
+    streams.map(|stream| Channel::clear(stream).expect("an end"))
+}
+
 /// Both ends of a link over RDMA, from the first to the second address.
-pub(crate) fn rdma(verbs: &Verbs, addresses: [IpAddr; 2]) -> Ends {
+pub(crate) fn rdma(
+    verbs: &Verbs,
+    addresses: [IpAddr; 2],
+    channels: fn([TcpStream; 2]) -> [Channel; 2],
+) -> Ends {
     let listener = TcpListener::bind((addresses[0], 0)).expect("a port");
     let near = connect_from(addresses[1], listener.local_addr().expect("its address"));
     let (far, _) = listener.accept().expect("a connection");
+    let [far, near] = channels([far, near]);
     let sources = Sources::new(verbs, addresses[0]).expect("a device");
     let sender = RdmaSender::new(far, &sources).expect("an end");
     (Box::new(sender), Box::new(RdmaReceiver::new(near, verbs).expect("an end")))

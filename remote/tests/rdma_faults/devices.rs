@@ -1,10 +1,11 @@
 //! Devices that refuse, fail, are late, or go away.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 
 use pagecast_remote::LinkError;
 use pagecast_remote::rdma::{RdmaReceiver, RdmaSender, Sources};
+use pagecast_remote::tcp::Channel;
 use pagecast_verbs::fake::{Call, Fake, Inject, status};
 
 use crate::support::{self, Link};
@@ -12,11 +13,11 @@ use crate::{ADDRESSES, assert_clean, world};
 
 const SIZE: usize = 100_000;
 
-/// A connection between the two addresses.
-fn connection() -> (TcpStream, TcpStream) {
+/// Both ends of a connection between the two addresses.
+fn connection() -> [Channel; 2] {
     let listener = TcpListener::bind((ADDRESSES[0], 0)).expect("a port");
     let near = support::connect_from(ADDRESSES[1], listener.local_addr().expect("its address"));
-    (listener.accept().expect("a connection").0, near)
+    support::clear([listener.accept().expect("a connection").0, near])
 }
 
 fn text(end: &Option<LinkError>) -> String {
@@ -53,7 +54,7 @@ fn every_object_that_cannot_be_made_is_a_clear_error_and_leaves_nothing() {
         for call in calls {
             let fake = Fake::new(&ADDRESSES);
             let verbs = fake.verbs();
-            let (far, near) = connection();
+            let [far, near] = connection();
             fake.inject(Inject::Call(call, errno));
             let made = Sources::new(&verbs, ADDRESSES[0]).map_err(LinkError::from);
             let refused = made.and_then(|sources| RdmaSender::new(far, &sources)).expect_err("refused");
@@ -65,7 +66,7 @@ fn every_object_that_cannot_be_made_is_a_clear_error_and_leaves_nothing() {
             (0..if call == Call::Open { 2 } else { 1 }).for_each(|_| fake.inject(Inject::Call(call, errno)));
             RdmaReceiver::new(near, &verbs).expect_err("refused");
             assert_clean(&fake);
-            let mut link = Link::new(support::rdma(&verbs, ADDRESSES));
+            let mut link = Link::new(support::rdma(&verbs, ADDRESSES, support::clear));
             link.send(1, &[SIZE]);
             link.until("the next try works", |link| link.downstream.len() == 1);
             drop(link);
@@ -74,7 +75,8 @@ fn every_object_that_cannot_be_made_is_a_clear_error_and_leaves_nothing() {
     }
     let fake = Fake::new(&ADDRESSES);
     fake.inject(Inject::Call(Call::PostReceive, libc::ENOMEM));
-    RdmaReceiver::new(connection().1, &fake.verbs()).expect_err("refused");
+    let [_far, near] = connection();
+    RdmaReceiver::new(near, &fake.verbs()).expect_err("refused");
     assert_clean(&fake);
 }
 
@@ -112,7 +114,7 @@ fn frames_go_in_messages_that_the_port_sends() {
     for size in [3 * 4096 + 1, 8 * 4096, 9 * 4096 - 1] {
         let fake = Fake::new(&ADDRESSES);
         fake.limit_messages(4096);
-        let mut link = Link::new(support::rdma(&fake.verbs(), ADDRESSES));
+        let mut link = Link::new(support::rdma(&fake.verbs(), ADDRESSES, support::clear));
         for number in 1..20 {
             link.send(number, &[size, 1, 4096, size, 4095]);
         }
@@ -142,7 +144,7 @@ fn a_message_that_is_too_large_for_the_port_fails() {
 fn a_frame_of_more_messages_than_the_queue_holds_ends_the_link_in_words() {
     let fake = Fake::new(&ADDRESSES);
     fake.limit_messages(64);
-    let mut link = Link::new(support::rdma(&fake.verbs(), ADDRESSES));
+    let mut link = Link::new(support::rdma(&fake.verbs(), ADDRESSES, support::clear));
     // At the limit of 512 with the message that tells of it, and one more.
     link.send(1, &[511 * 64]);
     link.until("it is there", |link| link.done.len() == 1 && link.downstream.len() == 1);

@@ -19,7 +19,7 @@ const ADDRESSES: [IpAddr; 2] =
 /// Two devices and a link between them.
 fn world() -> (Fake, Link) {
     let fake = Fake::new(&ADDRESSES);
-    let link = Link::new(support::rdma(&fake.verbs(), ADDRESSES));
+    let link = Link::new(support::rdma(&fake.verbs(), ADDRESSES, support::clear));
     (fake, link)
 }
 

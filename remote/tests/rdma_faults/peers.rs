@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use pagecast_ipc::wire::{Frame, Segment, ToSubscriber};
 use pagecast_remote::rdma::{RdmaReceiver, RdmaSender, Sources};
+use pagecast_remote::tcp::Channel;
 use pagecast_remote::{FromPublisher, LinkError, Part, Payload, Receiver, Sender};
 use pagecast_verbs::fake::Fake;
 use pagecast_verbs::{Access, Doorbell, Remote};
@@ -31,7 +32,7 @@ impl False {
         let listener = TcpListener::bind((ADDRESSES[0], 0)).expect("a port");
         let near = connect_from(ADDRESSES[1], listener.local_addr().expect("its address"));
         let publisher = Raw::new(&verbs, 0, listener.accept().expect("a connection").0);
-        let receiver = RdmaReceiver::new(near, &verbs).expect("an end");
+        let receiver = RdmaReceiver::new(Channel::clear(near).expect("an end"), &verbs).expect("an end");
         let stock = Stock { left: 9, never: false };
         let mut meeting = Self { fake, publisher, receiver, stock, events: Vec::new(), end: None };
         meeting.meet();
@@ -206,8 +207,11 @@ fn a_queue_pair_of_another_address_is_not_connected_to() {
         let listener = TcpListener::bind((ADDRESSES[0], 0)).expect("a port");
         let near = connect_from(ADDRESSES[1], listener.local_addr().expect("its address"));
         let sources = Sources::new(&verbs, ADDRESSES[0]).expect("a device");
-        let mut sender =
-            RdmaSender::new(listener.accept().expect("a connection").0, &sources).expect("an end");
+        let mut sender = RdmaSender::new(
+            Channel::clear(listener.accept().expect("a connection").0).expect("an end"),
+            &sources,
+        )
+        .expect("an end");
         let mut raw = Raw::new(&verbs, 1, near);
         let mut hello = raw.queue.endpoint();
         if lies {
@@ -238,7 +242,7 @@ fn hostile(lie: impl FnOnce(&mut Raw)) -> (Fake, String, usize) {
     let listener = TcpListener::bind((ADDRESSES[0], 0)).expect("a port");
     let near = connect_from(ADDRESSES[1], listener.local_addr().expect("its address"));
     let sources = Sources::new(&verbs, ADDRESSES[0]).expect("a device");
-    let far = listener.accept().expect("a connection").0;
+    let far = Channel::clear(listener.accept().expect("a connection").0).expect("an end");
     let mut sender = RdmaSender::new(far, &sources).expect("an end");
     let mut raw = Raw::new(&verbs, 1, near);
     let (mut done, mut events) = (Vec::new(), Vec::new());

@@ -5,6 +5,8 @@ mod hostile;
 mod proxy;
 mod publisher;
 mod raw;
+mod recorder;
+mod stallers;
 mod subscriber;
 mod times;
 mod writer;
@@ -18,7 +20,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use pagecast::RemoteOptions;
-use pagecast::remote::AllowList;
+use pagecast::remote::{AllowList, Identity};
 
 pub use raw::Raw;
 
@@ -36,11 +38,12 @@ impl Options {
         Some(value.parse().unwrap_or_else(|_| panic!("{key}={value}")))
     }
 
-    /// `insecure=true`, and `networks` from which others may come, separated by commas.
+    /// `identity` (a folder), `insecure=true`, and `networks` from which others may come, separated by commas.
     fn remote(&self) -> RemoteOptions {
         let networks = self.0.get("networks").map(|list| AllowList::parse(list).expect("networks"));
         RemoteOptions {
             networks: networks.unwrap_or_default(),
+            identity: self.0.get("identity").map(|folder| Identity::open(folder).expect("an identity")),
             insecure: self.get("insecure").unwrap_or_default(),
         }
     }
@@ -69,6 +72,8 @@ pub fn main() {
         "hog" => raw::run_hog(),
         "hostile" => hostile::run(&uri, &options),
         "proxy" => proxy::run(&uri, &options),
+        "recorder" => recorder::run(&uri, &options),
+        "stallers" => stallers::run(&uri, &options),
         "writer" => writer::run(&uri, &options),
         other => panic!("no such role: {other}"),
     }

@@ -34,7 +34,7 @@ impl Reader {
             policy: Some(Policy::DropOldest),
             reconnect: false,
             name: format!("pagecast prove ({name})"),
-            remote: remote.options(),
+            remote: remote.options([uri])?,
             ..SubscriberOptions::default()
         };
         let subscriber = Subscriber::open(uri, options)?;
