@@ -3,8 +3,8 @@
 #   two-hosts.sh COMMAND_ON_HOST_1 [COMMAND_ON_HOST_2]
 # Each command is a text for bash. There $HOST_1 and $HOST_2 are the addresses; `$ON_HOST_2 PROGRAM …` in host 1's
 # command starts a program on host 2. Ends when both have ended, with the first exit code that is not 0.
-# Processes, addresses and cable have no names that
-# could collide, and are gone when this ends, however it ends. Root is not needed where users may make namespaces.
+# Processes, addresses and cable have no names that could collide, and are gone when this ends, however it
+# ends. Root is not needed where users may make namespaces.
 # Only networks are apart: files, and so unix: addresses, are shared.
 set -euo pipefail
 

@@ -66,3 +66,37 @@ fn another_host_needs_to_be_allowed_at_both_ends() {
     assert!(sink.set_state(gst::State::Paused).is_ok());
     let _ = sink.set_state(gst::State::Null);
 }
+
+/// What applications show: the message, without what is for debugging.
+fn first_error(pipeline: &str) -> String {
+    let pipeline = Pipeline::new(pipeline);
+    let _ = pipeline.0.set_state(gst::State::Playing);
+    match pipeline.message(&[gst::MessageType::Error]).view() {
+        gst::MessageView::Error(error) => error.error().to_string(),
+        _ => unreachable!("only errors were asked for"),
+    }
+}
+
+#[test]
+fn messages_say_what_is_wrong_and_what_to_do() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = listener.local_addr().expect("its address");
+    let free = port();
+    let sink = "videotestsrc num-buffers=1 ! pagecastsink uri=";
+    for (uri, says) in [
+        ("tpc://127.0.0.1".to_owned(), ["tpc", "remote://HOST:PORT"]),
+        ("tcp://127.0.0.1:99999".to_owned(), ["65535", "tcp://HOST:PORT"]),
+        ("rdma://127.0.0.1".to_owned(), ["does not work here", "tcp:// needs no RDMA device"]),
+        ("tcp://10.77.99.99".to_owned(), ["clear text", "insecure"]),
+    ] {
+        for pipeline in [format!("{sink}{uri}"), format!("pagecastsrc reconnect=false uri={uri} ! fakesink")]
+        {
+            let told = first_error(&pipeline);
+            assert!(says.iter().all(|words| told.contains(words)), "{pipeline}: {told}");
+        }
+    }
+    let told = first_error(&format!("{sink}tcp://{taken}"));
+    assert!(told.contains("in use"), "{told}");
+    let told = first_error(&format!("pagecastsrc reconnect=false uri=tcp://127.0.0.1:{free} ! fakesink"));
+    assert!(told.contains("refused") && told.contains("start the publisher"), "{told}");
+}

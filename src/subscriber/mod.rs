@@ -228,8 +228,8 @@ impl std::fmt::Debug for Subscriber {
 }
 
 impl Subscriber {
-    /// A subscriber of the publisher at `uri` (`unix:NAME`, `unix:/path` or `tcp://HOST:PORT`); it connects when
-    /// it first receives.
+    /// A subscriber of the publisher at `uri` (`unix:NAME`, `unix:/path`, or `tcp://`, `rdma://` or
+    /// `remote://HOST:PORT`); it connects when it first receives.
     ///
     /// # Errors
     /// [`RecvError::Uri`] if that is not a name.

@@ -40,7 +40,7 @@ pub(crate) struct List {
 /// Which publishers are looked at.
 #[derive(Debug, Args)]
 pub(crate) struct Where {
-    /// The publishers to look at: unix:NAME, unix:/path, tcp://HOST:PORT or NAME; those of this machine unless given.
+    /// The publishers to look at: unix:NAME, unix:/path, tcp://, rdma:// or remote://HOST:PORT, or NAME; those of this machine unless given.
     #[arg(value_name = "URI", value_parser = address::parse)]
     uris: Vec<String>,
     #[command(flatten)]

@@ -39,7 +39,7 @@ impl Process {
                 let _ = lines.map(|line| sender.send(line)).take_while(Result::is_ok).count();
             });
         }
-        let process = Self { name: name.to_owned(), child, lines };
+        let mut process = Self { name: name.to_owned(), child, lines };
         match process.next(Instant::now() + Duration::from_secs(60))?.as_deref() {
             Some("ready") => Ok(process),
             Some(line) => Err(format!("{name} says {line:?}")),
@@ -48,12 +48,16 @@ impl Process {
     }
 
     /// The next line it says; `None` if there is none in time.
-    pub(crate) fn next(&self, until: Instant) -> Result<Option<String>, String> {
+    pub(crate) fn next(&mut self, until: Instant) -> Result<Option<String>, String> {
         use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
         match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(line) => Ok(Some(line)),
             Err(Timeout) => Ok(None),
-            Err(Disconnected) => Err(format!("{} ended; its error stands above", self.name)),
+            Err(Disconnected) => {
+                let how =
+                    self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+                Err(format!("{} ended ({how}); what it said stands above", self.name))
+            }
         }
     }
 

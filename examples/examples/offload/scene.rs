@@ -87,8 +87,11 @@ impl Hosts {
     }
 
     /// Fails if one of them has ended.
-    fn all_run(&self) -> Result<(), String> {
-        self.one.iter().chain(&self.two).try_for_each(|process| process.next(Instant::now()).map(drop))
+    fn all_run(&mut self) -> Result<(), String> {
+        self.one
+            .iter_mut()
+            .chain(&mut self.two)
+            .try_for_each(|process| process.next(Instant::now()).map(drop))
     }
 
     /// Seconds of CPU of each host.
@@ -109,16 +112,16 @@ impl Scene {
             );
             text.split(' ').map(str::to_owned).collect::<Vec<_>>()
         };
-        let viewer = Process::start("viewer", false, &arguments("viewer", place.viewer))?;
-        let hosts = Hosts::start(&parts(mode, link, &place))?;
+        let mut viewer = Process::start("viewer", false, &arguments("viewer", place.viewer))?;
+        let mut hosts = Hosts::start(&parts(mode, link, &place))?;
         let _camera = Process::start("camera", false, &arguments("camera", place.camera))?;
         let mut case = Case::new(mode, link);
-        self.watch(&viewer, &hosts, &mut case)?;
+        self.watch(&mut viewer, &mut hosts, &mut case)?;
         Ok(case)
     }
 
     /// Until enough pictures have come.
-    fn watch(&self, viewer: &Process, hosts: &Hosts, case: &mut Case) -> Result<(), String> {
+    fn watch(&self, viewer: &mut Process, hosts: &mut Hosts, case: &mut Case) -> Result<(), String> {
         let (mut last_picture, mut seen) = (Instant::now(), 0);
         let mut next_look = Instant::now() + LOOK;
         let mut before = (Instant::now(), hosts.cpu());

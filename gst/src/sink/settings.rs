@@ -68,7 +68,10 @@ impl Settings {
         match (&self.uri, &self.socket_path) {
             (Some(uri), _) if !uri.trim().is_empty() => Ok(uri.clone()),
             (_, Some(path)) if !path.is_empty() => path_uri(path),
-            _ => Err("set uri (unix:NAME, unix:/path or tcp://HOST:PORT) or socket-path".to_owned()),
+            _ => Err(
+                "set uri (unix:NAME, unix:/path, or tcp://, rdma:// or remote://HOST:PORT) or socket-path"
+                    .to_owned(),
+            ),
         }
     }
 
@@ -182,8 +185,8 @@ fn addresses() -> Vec<glib::ParamSpec> {
         glib::ParamSpecString::builder("uri")
             .nick("URI")
             .blurb(
-                "Where to serve: unix:NAME (found by 'pagecast list'), unix:/path, tcp://HOST:PORT, or several \
-                 separated by spaces; ?mode=connect reaches for a client that listens",
+                "Where to serve: unix:NAME (found by 'pagecast list'), unix:/path, tcp://, rdma:// or \
+                 remote://HOST:PORT, or several separated by spaces; ?mode=connect reaches for a client that listens",
             )
             .mutable_ready()
             .build(),

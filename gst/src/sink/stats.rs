@@ -53,6 +53,7 @@ fn client(info: &SubscriberInfo) -> gst::Structure {
         .field("mailbox", info.mailbox as u64)
         .field("faces", gst::Array::new(info.faces.iter()))
         .field_if_some("peer", info.peer.as_ref())
+        .field_if_some("fallback", info.fallback.as_ref())
         .field_if_some("rtt_us", info.rtt_us.as_ref().map(round_trip))
         .field_if_some("wire_bytes", info.wire_bytes);
     client.build()

@@ -143,6 +143,9 @@ impl Figures {
         if let Some(remote) = &figures.remote {
             out.set("peer", &remote.peer);
             out.set("wire_bytes", remote.wire_bytes);
+            if let Some(why) = &remote.fallback {
+                out.set("fallback", why);
+            }
             if let Some(rtt) = remote.rtt_us {
                 out.set("rtt_us", round_trip(&rtt));
             }

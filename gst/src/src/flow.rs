@@ -305,7 +305,7 @@ impl PagecastSrc {
 
     pub(super) fn element_error(&self, kind: gst::ResourceError, text: String) -> gst::FlowError {
         gst::error!(CAT, imp = self, "{text}");
-        self.post_error_message(gst::error_msg!(kind, ["{text}"]));
+        self.post_error_message(gst::error_msg!(kind, ("{text}")));
         gst::FlowError::Error
     }
 

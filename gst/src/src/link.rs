@@ -28,7 +28,7 @@ impl Link {
         name: &str,
         faces: FaceSet,
     ) -> Result<(), gst::ErrorMessage> {
-        let wrong = |text: String| gst::error_msg!(gst::ResourceError::Settings, ["{text}"]);
+        let wrong = |text: String| gst::error_msg!(gst::ResourceError::Settings, ("{text}"));
         let uri = settings.address().map_err(wrong)?;
         let remote = settings.remote().map_err(wrong)?;
         let subscriber = Subscriber::open(&uri, settings.options(name, faces, remote));
@@ -113,7 +113,7 @@ pub(super) fn remedy(error: &RecvError) -> &'static str {
         RecvError::Remote { .. } => {
             "start the publisher first, check the address and the network, or set reconnect=true to wait for it"
         }
-        RecvError::Uri(_) => "write unix:NAME, unix:/path or tcp://HOST:PORT",
+        RecvError::Uri(_) => "write unix:NAME, unix:/path, or tcp://, rdma:// or remote://HOST:PORT",
         _ => "the publisher's log says more",
     }
 }

@@ -128,8 +128,9 @@ impl Settings {
             (Some(uri), _) => uri.clone(),
             (None, Some(path)) => self.path_uri(path).map_err(|error| error.to_string())?,
             (None, None) => {
-                return Err("neither uri nor socket-path is set: set uri=unix:NAME or \
-                            uri=unix:/path/of/the/socket or uri=tcp://HOST:PORT as the publisher has it"
+                return Err("neither uri nor socket-path is set: set uri=unix:NAME, \
+                            uri=unix:/path/of/the/socket, or uri=tcp://HOST:PORT (rdma://, remote://) as the publisher \
+                            has it"
                     .to_owned());
             }
         };
@@ -253,8 +254,8 @@ fn addresses() -> Vec<glib::ParamSpec> {
         glib::ParamSpecString::builder("uri")
             .nick("URI")
             .blurb(
-                "Where the publisher is: unix:NAME, unix:/path or tcp://HOST:PORT; ?mode=listen waits for a \
-                 publisher that connects",
+                "Where the publisher is: unix:NAME, unix:/path, or tcp://, rdma:// or remote://HOST:PORT; \
+                 ?mode=listen waits for a publisher that connects",
             )
             .mutable_ready()
             .build(),

@@ -88,7 +88,9 @@ pub enum UriError {
         text: String,
     },
     /// `tcp:` without two slashes, a host that is none, or a port that is none.
-    #[error("{text:?} names no host: write {scheme}://HOST:PORT, and an IPv6 address as [::1]")]
+    #[error(
+        "{text:?} names no host, or a port above 65535: write {scheme}://HOST:PORT, and an IPv6 address as [::1]"
+    )]
     BadHost {
         /// The text as given.
         text: String,
