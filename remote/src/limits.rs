@@ -22,6 +22,8 @@ pub const MAX_BEATS: u64 = 64;
 pub const MAX_BEATS_A_SECOND: u64 = 4;
 /// A peer of which nothing was heard for so long is dead.
 pub const DEAD: Duration = Duration::from_secs(5);
+/// Looks at a link come at least each second: an end that did not look for longer was not running.
+pub const AWAY: Duration = Duration::from_secs(2);
 /// Work that a device was given and neither did nor refused for so long ends the link.
 pub const STALLED: Duration = Duration::from_secs(10);
 /// How long a newcomer may take to say hello.

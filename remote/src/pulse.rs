@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::PeerFault;
 use crate::clock::{Estimate, Estimator, Exchange};
-use crate::limits::{DEAD, FIRST_BEAT, HEARTBEAT, MAX_BEATS, MAX_BEATS_A_SECOND};
+use crate::limits::{AWAY, DEAD, FIRST_BEAT, HEARTBEAT, MAX_BEATS, MAX_BEATS_A_SECOND};
 
 /// What a heartbeat says; nanoseconds of each end's own `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,10 @@ pub struct Pulse {
     /// `CLOCK_MONOTONIC` at that moment.
     clock: u64,
     heard: Instant,
+    /// When this end last looked whether something was heard.
+    looked: Instant,
+    /// Whether this silence was made longer because this end was away.
+    excused: bool,
     /// When the next heartbeat is due, and the pause after it.
     next: Instant,
     pause: Duration,
@@ -64,6 +68,8 @@ impl Pulse {
             start: now,
             clock,
             heard: now,
+            looked: now,
+            excused: false,
             next: now,
             pause: FIRST_BEAT,
             theirs: None,
@@ -77,6 +83,7 @@ impl Pulse {
     /// Something was heard.
     pub fn heard(&mut self, now: Instant) {
         self.heard = now;
+        self.excused = false;
     }
 
     /// When to look again: a heartbeat is due, or the peer is dead.
@@ -141,8 +148,15 @@ impl Pulse {
         }
     }
 
-    /// Whether nothing was heard for too long.
-    pub fn is_dead(&self, now: Instant) -> bool {
+    /// Whether nothing was heard for too long. While this end did not look it may have been stopped, with its whole host, as
+    /// a guest may be: what passed then is not held against the other, once in a silence.
+    pub fn is_dead(&mut self, now: Instant) -> bool {
+        let away = now.saturating_duration_since(self.looked);
+        self.looked = now;
+        if away > AWAY && !self.excused {
+            self.heard = (self.heard + away).min(now);
+            self.excused = true;
+        }
         now >= self.heard + DEAD
     }
 
@@ -196,10 +210,29 @@ mod tests {
     fn a_peer_is_dead_at_the_limit_and_not_before() {
         let start = Instant::now();
         let mut pulse = Pulse::new(Role::Asks, start, CLOCK);
+        for passed in 0..DEAD.as_millis() as u64 {
+            assert!(!pulse.is_dead(start + ms(passed)));
+        }
         assert!(!pulse.is_dead(start + DEAD - Duration::from_nanos(1)));
         assert!(pulse.is_dead(start + DEAD));
         pulse.heard(start + DEAD);
         assert!(!pulse.is_dead(start + DEAD));
+    }
+
+    #[test]
+    fn who_was_away_itself_waits_once_more() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(Role::Asks, start, CLOCK);
+        let back = start + ms(3_600_000);
+        assert!(!pulse.is_dead(back), "it was away, too");
+        for passed in 0..DEAD.as_millis() as u64 {
+            assert!(!pulse.is_dead(back + ms(passed)));
+        }
+        assert!(pulse.is_dead(back + DEAD));
+        let again = back + DEAD;
+        pulse.heard(again);
+        assert!(!pulse.is_dead(again + 2 * DEAD));
+        assert!(pulse.is_dead(again + 3 * DEAD), "who is always away still sees the end");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod random;
 pub mod roles;
 pub mod scaling;
 pub mod scene;
+pub mod testbed;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -56,19 +56,29 @@ impl Scene {
 
     /// A publisher that listens at `remote`, too, with a healthy subscriber each way.
     pub fn across(program: &str, remote: &str, options: &[&str]) -> Self {
+        let mut scene = Self::listening(program, remote, options);
+        for uri in [scene.uri.clone()].into_iter().chain(scene.remote.clone()) {
+            scene.admit(&uri, &[]);
+        }
+        scene
+    }
+
+    /// As [`Scene::across`], with nobody there yet.
+    pub fn listening(program: &str, remote: &str, options: &[&str]) -> Self {
         let place = Place::new();
         let uri = place.uri("scene");
         let publisher = start(program, &format!("{uri} {remote}"), options, "");
         let uris = publisher.expect("ready");
         let remote = uris.split(' ').next_back().map(str::to_owned);
         let program = program.to_owned();
-        let mut scene = Self { place, uri, remote, publisher, healthy: Vec::new(), program, published: 0 };
-        for uri in uris.split(' ') {
-            let peer = Peer::start(&scene.program, &["subscriber", uri]);
-            peer.expect("connected");
-            scene.healthy.push(peer);
-        }
-        scene
+        Self { place, uri, remote, publisher, healthy: Vec::new(), program, published: 0 }
+    }
+
+    /// Adds a healthy subscriber, before the first frame.
+    pub fn admit(&mut self, uri: &str, options: &[&str]) {
+        let peer = self.join_at(uri, &[&["subscriber"], options].concat());
+        peer.expect("connected");
+        self.healthy.push(peer);
     }
 
     /// Starts another process at this publisher: the role, then its options.

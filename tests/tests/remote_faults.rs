@@ -222,9 +222,10 @@ fn credits_that_come_late_or_swapped_are_right() {
         stage.inflict(&["up swap return"]);
         stage.happens(1);
         stage.scene.publish(8);
+        // On a slow machine it would lose some for being late itself.
+        let published = stage.scene.published();
+        stage.victim.try_follow(published).unwrap_or_else(|error| panic!("{error}"));
     }
-    let published = stage.scene.published();
-    stage.victim.try_follow(published).unwrap_or_else(|error| panic!("{error}"));
     stage.settles();
 }
 

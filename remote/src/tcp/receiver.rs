@@ -130,7 +130,7 @@ impl Receiver for TcpReceiver {
                     self.pulse.heard(Instant::now());
                     return Ok(());
                 }
-                None => return alive(&self.pulse),
+                None => return alive(&mut self.pulse),
             }
         }
         self.more = true;

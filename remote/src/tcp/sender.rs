@@ -61,7 +61,7 @@ impl Sender for TcpSender {
         for _ in 0..MAX_IN_A_ROW {
             match self.input.packet(&mut self.channel, &mut self.pulse)? {
                 Some(packet) => events.push(FromSubscriber::Packet(packet.to_vec())),
-                None => return alive(&self.pulse),
+                None => return alive(&mut self.pulse),
             }
         }
         self.more = true;
@@ -87,7 +87,7 @@ pub(super) fn poll_fd<'a>(channel: &'a Channel, output: &Output, read: bool) -> 
 }
 
 /// Whether the peer may be taken for alive when all that is here was read.
-pub(super) fn alive(pulse: &Pulse) -> Result<(), LinkError> {
+pub(super) fn alive(pulse: &mut Pulse) -> Result<(), LinkError> {
     match pulse.is_dead(Instant::now()) {
         true => Err(LinkError::Silent(DEAD.as_secs())),
         false => Ok(()),

@@ -79,8 +79,11 @@ pub fn main() {
     }
 }
 
-/// `nofile`, `uid`: as an ordinary user with few descriptors.
+/// `nofile`, `memlock`, `uid`: as an ordinary user with few descriptors, and few bytes that may be locked.
 fn become_ordinary(options: &Options) {
+    if let Some(limit) = options.get("memlock") {
+        setrlimit(Resource::RLIMIT_MEMLOCK, limit, limit).expect("a limit of locked memory");
+    }
     if let Some(limit) = options.get("nofile") {
         setrlimit(Resource::RLIMIT_NOFILE, limit, limit).expect("a limit of open files");
     }

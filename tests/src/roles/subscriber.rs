@@ -31,7 +31,10 @@ pub(super) fn run(uri: &str, options: &Options) {
         remote: options.remote(),
         ..SubscriberOptions::default()
     };
-    let subscriber = Subscriber::open(uri, settings).expect("a subscriber");
+    let subscriber = match Subscriber::open(uri, settings) {
+        Ok(subscriber) => subscriber,
+        Err(error) => return say(&format!("failed {error}")),
+    };
     let mut healthy = Healthy {
         expected: None,
         kept: Vec::new(),
