@@ -17,7 +17,7 @@ pub(crate) fn consume(job: &Job, control: &Control) -> Result<(), String> {
     let tally = match job.contender.transport {
         Transport::Pagecast | Transport::PagecastTcp => library(job, control),
         Transport::Seqpacket => floor::consume(job, control),
-        Transport::TcpLoop => tcp_loop::consume(job, control),
+        Transport::TcpLoop | Transport::TcpLoopNear => tcp_loop::consume(job, control),
         Transport::Iperf3 => return report(&iperf::consume(job, control)?, control),
         #[cfg(feature = "gstreamer")]
         _ => super::gstreamer::consume(job, control),

@@ -16,6 +16,8 @@ pub(crate) enum Transport {
     PagecastTcp,
     /// The least that TCP can do: a loop that sends and one that receives, over as many buffers.
     TcpLoop,
+    /// The same with the send buffer that links of ours to the same host have.
+    TcpLoopNear,
     /// The program, its own frames and figures.
     Iperf3,
     /// The source alone, in a pipeline: the baseline of all that follow.
@@ -72,12 +74,12 @@ impl Transport {
 
     /// Whether it crosses a network.
     pub(crate) fn is_remote(self) -> bool {
-        matches!(self, Self::PagecastTcp | Self::TcpLoop | Self::Iperf3 | Self::GstTcp)
+        matches!(self, Self::PagecastTcp | Self::TcpLoop | Self::TcpLoopNear | Self::Iperf3 | Self::GstTcp)
     }
 
     /// Whether it is the least that can be.
     pub(crate) fn is_floor(self) -> bool {
-        matches!(self, Self::Seqpacket | Self::TcpLoop)
+        matches!(self, Self::Seqpacket | Self::TcpLoop | Self::TcpLoopNear)
     }
 
     /// Whether it is no transport, but what others are compared with.
@@ -103,6 +105,7 @@ impl Transport {
             Self::Pagecast => "pagecast library",
             Self::PagecastTcp => "pagecast tcp://",
             Self::TcpLoop => "send/recv loop",
+            Self::TcpLoopNear => "send/recv loop, near",
             Self::Iperf3 => "iperf3",
             Self::GstSource => "bare source (gst)",
             Self::GstPagecast => "pagecastsink/src",

@@ -133,20 +133,16 @@ pub(super) fn table<'a>(cells: impl Iterator<Item = &'a Cell>) -> Table {
 
 /// The targets for links of frames of one size.
 pub(super) fn judge(targets: &mut Targets, cells: &[&Cell], size: &str) {
-    for ours in cells {
-        let (floor, throughput, cpu) = match ours.contender.transport {
-            Transport::PagecastTcp => (Transport::TcpLoop, 0.9, Some(1.2)),
-            _ => continue,
-        };
+    let compared = [Transport::TcpLoop, Transport::TcpLoopNear];
+    let ours = cells.iter().filter(|cell| cell.contender.transport == Transport::PagecastTcp);
+    for (ours, floor) in ours.flat_map(|ours| compared.map(|floor| (ours, floor))) {
         let consumers = ours.contender.consumers;
         let Some(floor) = cells.iter().find(|cell| cell.is(floor, consumers)) else { continue };
         let of = |what: &str| format!("{what}: {} / {}, {size}, 1->{consumers}", ours.name, floor.name);
         let gb = |run: &Run| run.link.as_ref().map(|link| link.throughput);
-        targets.bounded(of("throughput"), pairs(ours, floor, gb), Bound::AtLeast(throughput));
+        targets.bounded(of("throughput"), pairs(ours, floor, gb), Bound::AtLeast(0.9));
         let per_byte = |run: &Run| Some(run.cpu_seconds() / run.link.as_ref()?.bytes);
-        if let Some(cpu) = cpu {
-            targets.bounded(of("CPU per byte"), pairs(ours, floor, per_byte), Bound::AtMost(cpu));
-        }
+        targets.bounded(of("CPU per byte"), pairs(ours, floor, per_byte), Bound::AtMost(1.2));
     }
     for ours in cells.iter().filter(|cell| cell.contender.transport.is_ours()) {
         let of = |text: &str| format!("{text}: {}, {size}, 1->{}", ours.name, ours.contender.consumers);

@@ -22,7 +22,7 @@ pub(crate) fn produce(job: &Job, control: &Arc<Control>) -> Result<(), String> {
         Transport::Source => bare(job, control),
         Transport::Pagecast | Transport::PagecastTcp => library(job, control),
         Transport::Seqpacket => floor::produce(job, control),
-        Transport::TcpLoop => tcp_loop::produce(job, control),
+        Transport::TcpLoop | Transport::TcpLoopNear => tcp_loop::produce(job, control),
         Transport::Iperf3 => iperf::produce(job, control),
         #[cfg(feature = "gstreamer")]
         _ => super::gstreamer::produce(job, control),

@@ -22,6 +22,8 @@ enum Link {
 enum Against {
     /// A bare loop of send and recv over as many buffers: the floor.
     TcpLoop,
+    /// The same with the send buffer that links of ours to the same host have.
+    TcpLoopNear,
     /// iperf3; it sends bytes, not frames, to one subscriber.
     Iperf3,
     /// tcpserversink and tcpclientsrc; pictures only.
@@ -90,6 +92,7 @@ impl Remote {
         for against in &self.against {
             match against {
                 Against::TcpLoop => peers.push(Transport::TcpLoop),
+                Against::TcpLoopNear => peers.push(Transport::TcpLoopNear),
                 Against::Iperf3 if !iperf::is_installed() => left_out(notes, "iperf3 is not installed"),
                 Against::Iperf3 if self.pace == Pace::Live => left_out(notes, "iperf3 sends no frames"),
                 Against::Iperf3 => {

@@ -6,16 +6,19 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use pagecast::Lease;
 
 use super::consume::PATIENCE;
+use super::contender::Transport;
 use super::job::{Job, Tally, fill};
 use super::produce::{finish, measure};
 use crate::workers::child::{Control, say};
 
 /// Buffers that go round at each end: as many frames as a subscriber may hold.
 const BUFFERS: usize = 8;
+/// The send buffer that links of ours to the same host ask for.
+const NEAR: usize = 512 * 1024;
 /// Bytes before each frame: about as many as a record has.
 const HEADER: usize = 128;
 
@@ -39,6 +42,9 @@ pub(super) fn produce(job: &Job, control: &Control) -> Result<(), String> {
             Ok((peer, _)) => {
                 peer.set_nonblocking(false).map_err(text)?;
                 peer.set_nodelay(true).map_err(text)?;
+                if job.contender.transport == Transport::TcpLoopNear {
+                    setsockopt(&peer, sockopt::SndBuf, &NEAR).map_err(text)?;
+                }
                 peers.push(peer);
             }
             Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return Err(text(error)),

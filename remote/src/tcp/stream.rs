@@ -1,8 +1,10 @@
 //! A socket that does not wait, and counts.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::sys::{self, PageRange, Piece};
 
@@ -22,6 +24,7 @@ impl Stream {
         socket.set_nonblocking(true)?;
         // Batching is ours: a record must not wait for an acknowledgement.
         socket.set_nodelay(true)?;
+        keep_caches_warm(&socket);
         Ok(Self { socket, sent: 0, received: 0 })
     }
 
@@ -84,6 +87,25 @@ impl Stream {
     }
 }
 
+/// Bytes that may wait in the kernel for a peer on this host. What the system would let wait there, megabytes, falls
+/// out of the caches before it is read: that costs half as much again, and buys nothing where there is no way to go.
+const NEAR_SEND_BUFFER: usize = 512 * 1024;
+
+/// Over a real network the system's own choice, which grows with the way, is the right one.
+fn keep_caches_warm(socket: &TcpStream) {
+    if let (Ok(ours), Ok(theirs)) = (socket.local_addr(), socket.peer_addr())
+        && is_near(ours.ip(), theirs.ip())
+    {
+        // A system that refuses costs time, no more.
+        let _ = setsockopt(socket, sockopt::SndBuf, &NEAR_SEND_BUFFER);
+    }
+}
+
+/// Whether both are addresses of this host.
+fn is_near(ours: IpAddr, theirs: IpAddr) -> bool {
+    ours == theirs || theirs.to_canonical().is_loopback()
+}
+
 fn retried(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
     loop {
         match call() {
@@ -92,5 +114,34 @@ fn retried(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usi
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    #[test]
+    fn little_waits_in_the_kernel_for_a_peer_on_this_host() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stream = Stream::new(stream).unwrap();
+        let most = std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap();
+        let most: usize = most.trim().parse().unwrap();
+        // The kernel doubles what it is asked for; its own choice would be another, and grow.
+        let room = getsockopt(&stream.socket, sockopt::SndBuf).unwrap();
+        assert_eq!(room, 2 * NEAR_SEND_BUFFER.min(most));
+    }
+
+    #[test]
+    fn only_addresses_of_this_host_are_near() {
+        let is_near = |ours: &str, theirs: &str| is_near(ours.parse().unwrap(), theirs.parse().unwrap());
+        assert!(is_near("127.0.0.1", "127.0.0.2") && is_near("::1", "::1"));
+        assert!(is_near("::ffff:127.0.0.1", "::ffff:127.0.0.1") && is_near("192.0.2.1", "192.0.2.1"));
+        assert!(!is_near("192.0.2.1", "192.0.2.2") && !is_near("fe80::1", "fe80::2"));
     }
 }
