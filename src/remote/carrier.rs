@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use pagecast_ipc::socket::Transport;
-use pagecast_remote::rdma::{RdmaError, RdmaReceiver, RdmaSender, Sources};
+use pagecast_remote::rdma::{RdmaError, RdmaReceiver, RdmaSender};
 use pagecast_remote::tcp::{Channel, ConnectError, TcpReceiver, TcpSender};
 use pagecast_remote::{LinkError, Receiver, Sender, opening};
 use pagecast_verbs::{DeviceError, Verbs};
@@ -69,10 +69,7 @@ impl Carrier {
         Ok(match self {
             Self::Tcp => Box::new(TcpSender::new(channel)),
             Self::Rdma(verbs) => {
-                let sources = Sources::new(verbs, channel.local()?.ip())?;
-                // Before the first frame.
-                shared.register(sources.domain()).map_err(RdmaError::from)?;
-                Box::new(RdmaSender::new(channel, &sources)?)
+                Box::new(RdmaSender::open(channel, verbs, |domain| shared.register(domain))?)
             }
             Self::Either(verbs) => {
                 let shared = Arc::downgrade(shared);

@@ -9,7 +9,7 @@ use super::{Choice, Opened, Opening, Reason};
 use crate::LinkError;
 use crate::link::{FromPublisher, FromSubscriber, LinkFigures, Pages, Payload, PollFds, Receiver, Sender};
 use crate::pulse::Role;
-use crate::rdma::{RdmaError, RdmaReceiver, RdmaSender, Sources};
+use crate::rdma::{RdmaError, RdmaReceiver, RdmaSender};
 use crate::tcp::{Channel, TcpReceiver, TcpSender};
 
 type Make<L> = Box<dyn FnOnce(Channel, Opened) -> Result<Box<L>, LinkError> + Send>;
@@ -83,11 +83,7 @@ pub fn sender(
     let opening = Opening::new(channel, Role::Answers, listens, verbs.as_ref().ok())?;
     let make: Make<dyn Sender> = Box::new(move |channel, opened| match by(opened, &verbs)? {
         By::Tcp => Ok(Box::new(TcpSender::new(channel))),
-        By::Rdma(verbs) => {
-            let sources = Sources::new(verbs, channel.local()?.ip())?;
-            register(sources.domain()).map_err(RdmaError::from)?;
-            Ok(Box::new(RdmaSender::new(channel, &sources)?))
-        }
+        By::Rdma(verbs) => Ok(Box::new(RdmaSender::open(channel, verbs, register)?)),
     });
     Ok(Box::new(Undecided::new(opening, make)))
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags};
-use pagecast_verbs::{Doorbell, MemoryRegion, PostError, Remote, Slice, Write};
+use pagecast_verbs::{
+    Doorbell, MemoryRegion, PostError, ProtectionDomain, RegisterError, Remote, Slice, Verbs, Write,
+};
 
 use super::RdmaError;
 use super::control::{Control, Grant, Message};
@@ -92,6 +94,21 @@ impl RdmaSender {
             written: 0,
             more: false,
         })
+    }
+
+    /// The same, through the device that has the connection's own address. `register` is told of the domain that frames
+    /// will be read through, before the first.
+    ///
+    /// # Errors
+    /// If there is no such device, or it does not let it be set up.
+    pub fn open(
+        channel: Channel,
+        verbs: &Verbs,
+        register: impl FnOnce(&Arc<ProtectionDomain>) -> Result<(), RegisterError>,
+    ) -> Result<Self, LinkError> {
+        let sources = Sources::new(verbs, channel.local()?.ip())?;
+        register(sources.domain()).map_err(RdmaError::from)?;
+        Self::new(channel, &sources)
     }
 
     /// A place for the oldest frame that has none.
