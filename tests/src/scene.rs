@@ -137,6 +137,18 @@ impl Scene {
         peer.expect(word)
     }
 
+    /// Publishes until `peer` has checked a frame published after so many.
+    ///
+    /// # Panics
+    /// If a frame that it got was wrong.
+    pub fn is_followed_by(&mut self, peer: &Peer, before: u64) {
+        crate::eventually("it gets frames", || {
+            self.publish(1);
+            peer.acknowledged() > before
+        });
+        assert!(!peer.has_said("bad"), "{}", peer.expect("bad"));
+    }
+
     /// Frames published so far.
     pub fn published(&self) -> u64 {
         self.published

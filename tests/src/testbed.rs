@@ -13,15 +13,23 @@ pub const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// The address of `rxe1`, on interface `vm1`.
 pub const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
-/// One test at a time, and only where there are the two devices; elsewhere it is skipped.
-pub fn testbed() -> Option<MutexGuard<'static, ()>> {
+/// The two devices, for one test at a time.
+#[derive(Debug)]
+pub struct Testbed {
+    /// The library that opens them.
+    pub verbs: Verbs,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// The devices; where they are not, the test is skipped.
+pub fn testbed() -> Option<Testbed> {
     static ONE: Mutex<()> = Mutex::new(());
     let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let found = Verbs::open().map_err(|error| error.to_string()).and_then(|verbs| {
         let has = |own| verbs.device_for(IpAddr::V4(own)).map(drop).map_err(|error| error.to_string());
-        has(OWN).and_then(|()| has(OTHER))
+        has(OWN).and_then(|()| has(OTHER)).map(|()| verbs)
     });
-    found.map_err(|why| skip(&why)).ok().map(|()| alone)
+    found.map_err(|why| skip(&why)).ok().map(|verbs| Testbed { verbs, _alone: alone })
 }
 
 /// What a command says.
@@ -60,7 +68,7 @@ pub fn arrived(interface: &str) -> u64 {
     std::fs::read_to_string(path).expect("an interface").trim().parse().expect("a number")
 }
 
-/// Something that is done to the network, and undone when this is dropped.
+/// Something that is done to the network, and undone when this is dropped, which must succeed.
 #[derive(Debug)]
 pub struct Trouble(&'static [&'static str]);
 
@@ -79,7 +87,11 @@ impl Trouble {
 impl Drop for Trouble {
     fn drop(&mut self) {
         for command in self.0 {
-            let _ = words(command).status();
+            // A test that fails already may have left nothing to undo.
+            match std::thread::panicking() {
+                true => drop(words(command).status()),
+                false => drop(run(command)),
+            }
         }
     }
 }

@@ -80,11 +80,7 @@ impl Stage {
     /// Publishes until the victim has a frame published from now on.
     fn victim_follows(&mut self) {
         let before = self.scene.published();
-        eventually("the victim gets frames", || {
-            self.scene.publish(1);
-            self.victim.acknowledged() > before
-        });
-        assert!(!self.victim.has_said("bad"), "{}", self.victim.expect("bad"));
+        self.scene.is_followed_by(&self.victim, before);
     }
 
     /// The link ends with that, stands again, and nothing is left over.

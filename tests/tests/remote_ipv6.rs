@@ -9,7 +9,8 @@ use pagecast::remote::AllowList;
 use pagecast::verbs::Verbs;
 use pagecast::{BackingChoice, Pool, PoolOptions, Publisher, PublisherOptions, RemoteOptions};
 use pagecast_tests::peers::Peer;
-use pagecast_tests::{eventually, skip, stamped};
+use pagecast_tests::testbed::testbed;
+use pagecast_tests::{eventually, stamped};
 
 const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 const OWN: &str = "fd77::1";
@@ -30,10 +31,7 @@ route add fd77::2 dev vm0 src fd77::1 table 101
 route add fd77::1 dev vm1 src fd77::2 table 102
 ";
 
-fn addresses() -> Result<(), String> {
-    let verbs = Verbs::open().map_err(|error| error.to_string())?;
-    // Only the testbed's network may be changed.
-    verbs.device_for("10.77.0.1".parse().expect("an address")).map_err(|error| error.to_string())?;
+fn give_addresses(verbs: &Verbs) {
     let mut ip = Command::new("ip").args(["-6", "-b", "-"]).stdin(Stdio::piped()).spawn().expect("ip");
     ip.stdin.take().expect("its input").write_all(ADDRESSES.as_bytes()).expect("addresses");
     assert!(ip.wait().expect("ip").success());
@@ -41,15 +39,14 @@ fn addresses() -> Result<(), String> {
         let address = IpAddr::V6(address.parse::<Ipv6Addr>().expect("an address"));
         eventually("the device takes the address", || verbs.device_for(address).is_ok());
     }
-    Ok(())
 }
 
 #[test]
 fn frames_go_over_ipv6_by_tcp_and_by_rdma() {
     const FRAMES: u64 = 20;
-    if let Err(why) = addresses() {
-        return skip(&why);
-    }
+    // Only the testbed's network may be changed.
+    let Some(testbed) = testbed() else { return };
+    give_addresses(&testbed.verbs);
     let networks = AllowList::parse("fd77::/64").expect("a network");
     let remote = RemoteOptions { networks, insecure: true, ..RemoteOptions::default() };
     let options =

@@ -1,9 +1,8 @@
 //! `rdma://`: subscribers whose frames come by RDMA, beside all others. It needs the testbed's two RDMA devices; elsewhere
 //! each test is skipped.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pagecast::remote::AllowList;
@@ -13,30 +12,14 @@ use pagecast::{
     RelayOptions, RemoteOptions,
 };
 use pagecast_tests::peers::Peer;
-use pagecast_tests::{PAGE, Place, eventually, proc, skip, stamp, stamped};
+use pagecast_tests::testbed::{OTHER, OWN, Trouble, run, testbed};
+use pagecast_tests::{PAGE, Place, eventually, proc, stamp, stamped};
 
 const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
-const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
 /// A frame with many blocks, and a bit.
 const SIZE: usize = (4 << 20) + 1000;
 const BUFFERS: usize = 16;
-
-/// One test at a time: they count what the whole machine does.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn testbed() -> Option<Verbs> {
-    let found = Verbs::open().map_err(|error| error.to_string()).and_then(|verbs| {
-        let has =
-            |address| verbs.device_for(IpAddr::V4(address)).map(drop).map_err(|error| error.to_string());
-        has(OWN).and_then(|()| has(OTHER)).map(|()| verbs)
-    });
-    found.map_err(|why| skip(&why)).ok()
-}
 
 /// Nobody loses anything, and other hosts may come.
 fn options() -> PublisherOptions {
@@ -72,11 +55,11 @@ fn addresses(publisher: &Publisher) -> Vec<String> {
 
 /// The registrations that the kernel knows of, in its own words: those of one device.
 fn registrations(device: &str) -> Vec<String> {
-    let output = Command::new("rdma").args(["resource", "show", "mr"]).output().expect("rdma");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).expect("text");
-    let mut lines: Vec<String> =
-        text.lines().filter(|line| line.contains(&format!("dev {device} "))).map(str::to_owned).collect();
+    let mut lines: Vec<String> = run("rdma resource show mr")
+        .lines()
+        .filter(|line| line.contains(&format!("dev {device} ")))
+        .map(str::to_owned)
+        .collect();
     lines.sort_unstable();
     lines
 }
@@ -115,8 +98,7 @@ fn carried(verbs: &Verbs, before: Moved, bytes: u64) -> Result<(), String> {
 #[test]
 fn local_rdma_and_tcp_processes_get_every_frame_at_once() {
     const FRAMES: u64 = 24;
-    let _alone = alone();
-    let Some(verbs) = testbed() else { return };
+    let Some(testbed) = testbed() else { return };
     let place = Place::new();
     let (publisher, pool) = publisher(&format!("{} rdma://{OWN}:0 tcp://{OWN}:0", place.uri("a")));
     let [local, rdma, tcp] = &addresses(&publisher)[..] else { panic!("three addresses") };
@@ -142,7 +124,7 @@ fn local_rdma_and_tcp_processes_get_every_frame_at_once() {
     assert!(info.subscribers.iter().all(|s| s.frames == FRAMES && s.dropped == 0), "{info:?}");
     assert_eq!(info.publisher.registrations, BUFFERS as u64);
     let bytes = FRAMES * SIZE as u64;
-    carried(&verbs, before, 2 * bytes).unwrap_or_else(|error| panic!("{error}"));
+    carried(&testbed.verbs, before, 2 * bytes).unwrap_or_else(|error| panic!("{error}"));
     let (control, all) = (sent_at(rdma), sent_at(tcp));
     assert!(control > 0 && control < 1 << 20, "{control} bytes beside {bytes} that went by RDMA");
     assert!(all > bytes, "{all} bytes on a connection that carries the frames themselves");
@@ -153,15 +135,14 @@ fn local_rdma_and_tcp_processes_get_every_frame_at_once() {
 
 #[test]
 fn what_must_be_found_out_is_found_out() {
-    let _alone = alone();
-    let Some(verbs) = testbed() else { return };
+    let Some(testbed) = testbed() else { return };
     let (publisher, pool) = publisher(&format!("rdma://{OWN}:0 tcp://{OWN}:0"));
     let [rdma, tcp] = &addresses(&publisher)[..] else { panic!("two addresses") };
     let before = moved();
     let by_tcp = subscriber(tcp);
     publisher.publish(&stamped(&pool, 0, SIZE)).expect("published");
     by_tcp.try_follow(1).expect("it came");
-    carried(&verbs, before, SIZE as u64).expect_err("it came by TCP");
+    carried(&testbed.verbs, before, SIZE as u64).expect_err("it came by TCP");
     drop(by_tcp);
     eventually("its going is noticed", || publisher.subscribers() == 0);
     let by_rdma = subscriber(rdma);
@@ -180,10 +161,7 @@ fn what_must_be_found_out_is_found_out() {
 
 #[test]
 fn the_subscriber_may_be_the_one_that_listens() {
-    let _alone = alone();
-    if testbed().is_none() {
-        return;
-    }
+    let Some(_testbed) = testbed() else { return };
     let port = std::net::TcpListener::bind((OTHER, 0)).and_then(|l| l.local_addr()).expect("a port").port();
     let (publisher, pool) = publisher(&format!("rdma://{OTHER}:{port}?mode=connect&from={OWN}"));
     for _ in 0..2 {
@@ -203,8 +181,7 @@ fn the_subscriber_may_be_the_one_that_listens() {
 
 #[test]
 fn a_remote_link_goes_by_rdma_where_it_can() {
-    let _alone = alone();
-    let Some(verbs) = testbed() else { return };
+    let Some(testbed) = testbed() else { return };
     let (publisher, pool) = publisher(&format!("remote://{OWN}:0"));
     let [either] = &addresses(&publisher)[..] else { panic!("one address") };
     let before = moved();
@@ -218,30 +195,7 @@ fn a_remote_link_goes_by_rdma_where_it_can() {
     let mut by: Vec<_> = publisher.info().subscribers.into_iter().map(|s| s.transport).collect();
     by.sort_unstable();
     assert_eq!(by, ["rdma", "rdma", "tcp"]);
-    carried(&verbs, before, 2 * 4 * SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
-}
-
-/// A change to this machine's network, undone at the end.
-struct Changed(&'static str);
-
-impl Changed {
-    fn new(make: &str, undo: &'static str) -> Self {
-        ip(make);
-        Self(undo)
-    }
-}
-
-impl Drop for Changed {
-    fn drop(&mut self) {
-        ip(self.0);
-    }
-}
-
-/// Runs a command of iproute2.
-fn ip(command: &str) {
-    let mut words = command.split(' ');
-    let done = Command::new(words.next().unwrap_or_default()).args(words).status().expect("iproute2");
-    assert!(done.success(), "{command}");
+    carried(&testbed.verbs, before, 2 * 4 * SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// A frame for a subscriber by `remote://`; what carries its link, and why not RDMA.
@@ -259,19 +213,18 @@ fn sent_by_either(publisher: &Publisher, pool: &Pool, number: u64) -> (String, O
 
 #[test]
 fn a_remote_link_goes_by_tcp_where_rdma_does_not_arrive() {
-    let _alone = alone();
-    let Some(verbs) = testbed() else { return };
+    let Some(testbed) = testbed() else { return };
     let (publisher, pool) = publisher(&format!("remote://{OWN}:0"));
     let before = moved();
-    let filtered = Changed::new(
-        "ip rule add pref 1 iif vm1 ipproto udp dport 4791 blackhole",
-        "ip rule del pref 1 iif vm1 ipproto udp dport 4791 blackhole",
+    let filtered = Trouble::begin(
+        &["ip rule add pref 1 iif vm1 ipproto udp dport 4791 blackhole"],
+        &["ip rule del pref 1 iif vm1 ipproto udp dport 4791 blackhole"],
     );
     let (transport, fallback) = sent_by_either(&publisher, &pool, 0);
     assert_eq!(transport, "tcp");
     assert!(fallback.as_ref().is_some_and(|why| why.contains("UDP port 4791")), "{fallback:?}");
     drop(filtered);
-    let gone = Changed::new("rdma link delete rxe1", "rdma link add rxe1 type rxe netdev vm1");
+    let gone = Trouble::begin(&["rdma link delete rxe1"], &["rdma link add rxe1 type rxe netdev vm1"]);
     let (transport, fallback) = sent_by_either(&publisher, &pool, 1);
     assert_eq!(transport, "tcp");
     assert!(fallback.as_ref().is_some_and(|why| why.contains("subscriber's host")), "{fallback:?}");
@@ -279,14 +232,13 @@ fn a_remote_link_goes_by_tcp_where_rdma_does_not_arrive() {
     assert_eq!(sent_by_either(&publisher, &pool, 2), ("rdma".to_owned(), None));
     // The counters of a new device begin anew.
     let before = Moved { received: 0, ..before };
-    carried(&verbs, before, SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
+    carried(&testbed.verbs, before, SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
 fn a_relay_passes_on_by_rdma_what_came_by_rdma() {
     const FRAMES: u64 = 10;
-    let _alone = alone();
-    let Some(verbs) = testbed() else { return };
+    let Some(testbed) = testbed() else { return };
     let place = Place::new();
     let (publisher, pool) = publisher(&format!("rdma://{OWN}:0"));
     let mut options = RelayOptions::default();
@@ -307,7 +259,7 @@ fn a_relay_passes_on_by_rdma_what_came_by_rdma() {
     for leaf in &leaves {
         leaf.try_follow(FRAMES).unwrap_or_else(|error| panic!("{error}"));
     }
-    carried(&verbs, before, 2 * FRAMES * SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
+    carried(&testbed.verbs, before, 2 * FRAMES * SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
     drop(leaves);
     relay.stop();
     thread.join().expect("the relay's thread").expect("no error");
