@@ -149,7 +149,8 @@ unsafe extern "C" fn map(
     if wants != Direction::Read && !mapping.is_writable() {
         return null_mut();
     }
-    if let Some(fd) = buffer.mapped_dma_buf() {
+    // SAFETY: as above.
+    if let Some(fd) = unsafe { slot::dma_buf(memory) } {
         match CpuAccess::begin(fd, wants) {
             Ok(access) => access.keep_open(),
             Err(_) => return null_mut(),
@@ -185,8 +186,8 @@ fn copy_to_page(pool: &pagecast::Pool, bytes: &[u8]) -> Option<gst::Memory> {
 
 unsafe extern "C" fn unmap(memory: *mut ffi::GstMemory, info: *mut ffi::GstMapInfo) {
     // SAFETY: as in `map`; a mapped memory is in use.
-    let (slot, flags) = unsafe { (slot::slot(slot::root(memory)), (*info).flags) };
-    if let Some(fd) = slot.and_then(|slot| slot.buffer().mapped_dma_buf()) {
+    let (fd, flags) = unsafe { (slot::dma_buf(memory), (*info).flags) };
+    if let Some(fd) = fd {
         // Nobody is left to tell; the kernel fails here only if the exporter does.
         let _ = end_access(fd, direction(flags));
     }

@@ -18,6 +18,8 @@ pub use find::{Page, find};
 pub use pool::PoolAllocator;
 pub use received::ReceivedMemory;
 
+use pagecast::FaceKind;
+
 /// Whether a pool has room for a page of `size` bytes and `reserve` more.
 fn has_room(pool: &pagecast::Pool, size: usize, reserve: u32) -> bool {
     let figures = pool.figures();
@@ -37,7 +39,12 @@ pub fn registered(
 
 /// A memory of a page to be filled, `size` bytes from `offset`; the page goes back to its pool with it.
 pub fn from_lease(lease: pagecast::Lease, offset: usize, size: usize) -> Option<gst::Memory> {
-    slot::wrap(slot::Hold::Lease(lease), offset, size)
+    slot::wrap(slot::Hold::Lease(lease), FaceKind::Memory, offset, size)
+}
+
+/// The same of the page's dma-buf face, where it has one, for drivers that import.
+fn dma_buf_from_lease(lease: pagecast::Lease, offset: usize, size: usize) -> Option<gst::Memory> {
+    slot::wrap(slot::Hold::Lease(lease), FaceKind::DmaBuf, offset, size)
 }
 
 #[cfg(test)]

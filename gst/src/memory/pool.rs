@@ -37,6 +37,7 @@ impl PoolAllocator {
             pool: pool.clone(),
             reserve,
             flushing: AtomicBool::new(false),
+            importing: AtomicBool::new(false),
             refused: AtomicU64::new(0),
         };
         let _ = allocator.imp().state.set(state);
@@ -51,6 +52,11 @@ impl PoolAllocator {
     /// While set, nobody waits for a page.
     pub fn set_flushing(&self, flushing: bool) {
         self.state().flushing.store(flushing, Ordering::SeqCst);
+    }
+
+    /// While set, pages are handed out by their dma-buf faces, for a driver that imports them.
+    pub fn set_importing(&self, importing: bool) {
+        self.state().importing.store(importing, Ordering::SeqCst);
     }
 
     /// How often upstream got ordinary memory because there was no page.
@@ -99,6 +105,7 @@ mod imp {
         pub(super) pool: Pool,
         pub(super) reserve: u32,
         pub(super) flushing: AtomicBool,
+        pub(super) importing: AtomicBool,
         pub(super) refused: AtomicU64,
     }
 
@@ -153,7 +160,9 @@ mod imp {
             if flags.contains(gst::MemoryFlags::ZERO_PADDED) {
                 bytes[params.prefix() + size..whole].fill(0);
             }
-            super::super::from_lease(lease, params.prefix(), size)
+            let importing = self.state.get().is_some_and(|state| state.importing.load(Ordering::SeqCst));
+            let wrap = if importing { super::super::dma_buf_from_lease } else { super::super::from_lease };
+            wrap(lease, params.prefix(), size)
         }
 
         fn ordinary(&self, size: usize, params: &gst::AllocationParams) -> gst::Memory {

@@ -14,6 +14,6 @@ impl ReceivedMemory {
     pub fn wrap(frame: &Frame, segment: usize) -> Option<gst::Memory> {
         let part = frame.segments().get(segment)?;
         let hold = Hold::Frame { _frame: frame.clone(), buffer: part.buffer.clone() };
-        slot::wrap(hold, part.offset, part.length)
+        slot::wrap(hold, pagecast::FaceKind::Memory, part.offset, part.length)
     }
 }

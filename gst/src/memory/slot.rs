@@ -7,7 +7,7 @@
 //! **(exclusive)** a memory whose reference count is zero, or that was just detached from its buffer, has no
 //! other user, so its plain fields may be written.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use gst::glib::translate::from_glib_full;
@@ -93,6 +93,9 @@ pub(super) unsafe fn slot<'a>(root: *mut ffi::GstMemory) -> Option<&'a Slot> {
 /// A memory that nobody uses, attached to its buffer.
 struct Idle(*mut ffi::GstMemory);
 
+/// The same, of the dma-buf face of a buffer that also has another.
+struct IdleDmaBuf(Idle);
+
 // SAFETY: mini objects are reference counted atomically and this is the only reference (exclusive).
 unsafe impl Send for Idle {}
 // SAFETY: a shared `Idle` gives no access to the memory at all.
@@ -105,13 +108,16 @@ impl Drop for Idle {
     }
 }
 
-/// A memory over a part of the held buffer: the idle one if there is one, else a new one.
-pub(super) fn wrap(hold: Hold, offset: usize, size: usize) -> Option<gst::Memory> {
+/// A memory over a part of the held buffer, with the face of this kind if the buffer has it: the idle one if there
+/// is one, else a new one.
+pub(super) fn wrap(hold: Hold, kind: FaceKind, offset: usize, size: usize) -> Option<gst::Memory> {
     let buffer = hold.buffer().clone();
     if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {
         return None;
     }
-    let idle = buffer.detach::<Idle>().or_else(|| make(&buffer))?;
+    let second = kind == FaceKind::DmaBuf && has_both(&buffer);
+    let idle = if second { buffer.detach::<IdleDmaBuf>().map(|idle| idle.0) } else { buffer.detach() };
+    let idle = idle.or_else(|| make(&buffer, second))?;
     let memory = idle.0;
     std::mem::forget(idle);
     let writable = matches!(hold, Hold::Lease(_));
@@ -130,8 +136,30 @@ pub(super) fn wrap(hold: Hold, offset: usize, size: usize) -> Option<gst::Memory
     }
 }
 
-fn make(buffer: &Arc<Buffer>) -> Option<Idle> {
-    let (allocator, face) = match buffer.face(FaceKind::Memory) {
+fn has_both(buffer: &Buffer) -> bool {
+    buffer.face(FaceKind::Memory).is_some() && buffer.face(FaceKind::DmaBuf).is_some()
+}
+
+fn is_dma_buf(memory: *mut ffi::GstMemory) -> bool {
+    // SAFETY: callers give a valid memory, which keeps its allocator.
+    let allocator = unsafe { (*memory).allocator };
+    std::ptr::eq(allocator, gst::prelude::ObjectType::as_ptr(allocator::dma_bufs()))
+}
+
+/// The dma-buf that a memory of our allocators is of: the CPU must say when it touches that.
+///
+/// # Safety
+/// As [`slot`].
+pub(super) unsafe fn dma_buf<'a>(memory: *mut ffi::GstMemory) -> Option<BorrowedFd<'a>> {
+    let root = root(memory);
+    // SAFETY: as the caller says.
+    let slot = unsafe { slot(root) }.filter(|_| is_dma_buf(root))?;
+    slot.buffer().face(FaceKind::DmaBuf).map(|face| face.fd)
+}
+
+/// A memory of the buffer's first face, or of its dma-buf face.
+fn make(buffer: &Arc<Buffer>, dma_buf: bool) -> Option<Idle> {
+    let (allocator, face) = match buffer.face(FaceKind::Memory).filter(|_| !dma_buf) {
         Some(face) => (allocator::pages(), face),
         None => (allocator::dma_bufs(), buffer.face(FaceKind::DmaBuf)?),
     };
@@ -175,8 +203,12 @@ unsafe extern "C" fn dispose(object: *mut ffi::GstMiniObject) -> glib::ffi::gboo
         (*memory).size = buffer.size();
         ffi::gst_mini_object_ref(object);
     }
+    let second = is_dma_buf(memory) && has_both(&buffer);
     // From here on the memory is not touched: whoever gets the buffer next may use it.
-    buffer.attach(Idle(memory));
+    match Idle(memory) {
+        idle if second => buffer.attach(IdleDmaBuf(idle)),
+        idle => buffer.attach(idle),
+    }
     drop(hold);
     glib::ffi::GFALSE
 }

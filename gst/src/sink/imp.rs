@@ -9,11 +9,11 @@ use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gst_video::VideoInfo;
 use pagecast::publisher::{Departure, SubscriberInfo};
-use pagecast::{Event, Hooks, Pool, Publisher};
+use pagecast::{Event, FaceKind, Hooks, Pool, Publisher};
 
 use super::running::{NotPublished, Running};
 use super::settings::{self, Settings};
-use super::stats;
+use super::{stats, upstream};
 use crate::convert::request;
 use crate::pool::PagePool;
 
@@ -267,12 +267,32 @@ impl PagecastSink {
         }
         running.note_offer();
         let allocator = running.allocator();
+        let importing = upstream::imports(self.obj().sink_pad());
+        allocator.set_importing(importing);
         query.add_allocation_param(Some(allocator), gst::AllocationParams::default());
         let Ok(info) = VideoInfo::from_caps(&caps) else { return };
         let Ok(size) = u32::try_from(info.size()) else { return };
+        if importing {
+            self.check_importable(running, info.size());
+        }
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
         let pool = need_pool.then(|| PagePool::new(allocator));
         query.add_allocation_pool(pool.as_ref(), size, self.least_buffers(running, info.size()), 0);
+    }
+
+    /// Says what to do if our pages cannot be had as dma-bufs.
+    fn check_importable(&self, running: &Running, size: usize) {
+        let absent = running.allocator().lease(size, false).ok();
+        if let Some(absent) = absent.and_then(|lease| lease.buffer().absent(FaceKind::DmaBuf)) {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                (
+                    "upstream wants to import dma-bufs, but our pages are none: {}; or set io-mode=dmabuf there",
+                    absent
+                )
+            );
+        }
     }
 
     /// What one client may hold and have waiting, as far as the pool goes.

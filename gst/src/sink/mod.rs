@@ -7,6 +7,7 @@ mod running;
 mod settings;
 mod stats;
 mod times;
+mod upstream;
 
 use gst::glib;
 use gst::prelude::*;
@@ -16,6 +17,7 @@ glib::wrapper! {
     ///
     /// ```sh
     /// gst-launch-1.0 videotestsrc is-live=true ! video/x-raw,format=NV12 ! pagecastsink uri=unix:cam0
+    /// gst-launch-1.0 v4l2src io-mode=dmabuf-import ! video/x-raw,format=NV12 ! pagecastsink uri=unix:cam0
     /// gst-launch-1.0 filesrc location=a.mp4 ! decodebin ! pagecastsink socket-path=/tmp/a policy=block
     /// ```
     pub struct PagecastSink(ObjectSubclass<imp::PagecastSink>)

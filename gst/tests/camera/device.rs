@@ -60,6 +60,26 @@ impl Camera {
     }
 }
 
+/// A file that is out of the way until this is dropped.
+pub(crate) struct Hidden(&'static str);
+
+impl Hidden {
+    pub(crate) fn new(path: &'static str) -> Self {
+        fs::rename(path, Self::elsewhere(path)).expect("renamed");
+        Self(path)
+    }
+
+    fn elsewhere(path: &str) -> String {
+        format!("{path}.hidden")
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let _ = fs::rename(Self::elsewhere(self.0), self.0);
+    }
+}
+
 /// How many dma-bufs the machine has, as the kernel tells in debugfs.
 pub(crate) fn dma_bufs() -> usize {
     mount_debugfs();

@@ -14,6 +14,7 @@ use common::*;
 use device::*;
 use gst::prelude::*;
 use nix::sys::signal::Signal;
+use pagecast_tests::importer::kernel_says;
 use pagecast_tests::skip;
 use reader::*;
 
@@ -33,9 +34,13 @@ struct Shoot {
 
 impl Shoot {
     fn start(camera: &Camera, properties: &str) -> Self {
+        Self::start_with(camera, "dmabuf", properties)
+    }
+
+    fn start_with(camera: &Camera, io_mode: &str, properties: &str) -> Self {
         let place = Place::new();
         let description = format!(
-            "v4l2src name=camera device={} io-mode=dmabuf ! {CAPS} ! pagecastsink name=sink sync=false uri={} {properties}",
+            "v4l2src name=camera device={} io-mode={io_mode} ! {CAPS} ! pagecastsink name=sink sync=false uri={} {properties}",
             camera.path.display(),
             place.uri()
         );
@@ -121,6 +126,85 @@ fn three_processes_read_the_drivers_own_buffers() {
     assert_eq!(shoot.pipeline.copied("sink"), 0);
     drop((readers, shoot));
     as_many_as(before);
+}
+
+/// The other way round: the driver writes into pages of our pool.
+#[test]
+fn the_driver_captures_into_our_pages() {
+    let Some(camera) = Camera::find() else { return skip("there is no vivid camera") };
+    let before = dma_bufs();
+    let place = Place::new();
+    let picture = camera.capture(place.path());
+    let shoot = Shoot::start_with(&camera, "dmabuf-import", "backing=memfd");
+    let ours = pages_at(&shoot.pipeline.element("camera").static_pad("src").unwrap());
+    // Two that may not write, and one that asks for what the driver has.
+    let reader = |(n, faces): (usize, &&str)| {
+        Reader::start_with(&shoot.place.uri(), 0, &shoot.place.path().join(format!("dump{n}")), faces)
+    };
+    let faces = ["memory", "memory", "memory,dma-buf"];
+    let readers: Vec<Reader> = faces.iter().enumerate().map(reader).collect();
+    for (n, reader) in readers.iter().enumerate() {
+        let seen: Vec<Seen> = (0..ROUNDS).map(|_| reader.next()).collect();
+        let taken = shoot.taken.lock().unwrap().clone();
+        let of = if faces[n] == "memory" { &ours } else { &shoot.exported };
+        let pages = of.lock().unwrap().clone();
+        for frame in &seen {
+            assert_eq!(frame.digest, digest(&picture), "reader {n}: {frame:?}");
+            assert_eq!(taken.get(&frame.sequence), Some(&frame.digest), "reader {n}: {frame:?}");
+            assert!(pages.contains(&frame.inode), "reader {n}: {frame:?} is not of {pages:?}");
+        }
+        assert!(seen.is_sorted_by(|a, b| a.sequence < b.sequence), "reader {n}: frames in order");
+        // And unlike a driver's own buffers these can be mapped so that nobody but us writes.
+        let (memfds, dma_bufs) = (memfds_mapped_by(reader.0.pid()), mapped_by(reader.0.pid()).len());
+        assert_eq!((memfds > 0, dma_bufs > 0), (faces[n] == "memory", faces[n] != "memory"), "reader {n}");
+    }
+    // The driver was given dma-bufs, and those of our pages.
+    let given = shoot.exported.lock().unwrap().clone();
+    assert!(given.iter().all(|inode| kernel_says(*inode).contains("udmabuf")), "{given:?}");
+    assert_eq!(shoot.pipeline.copied("sink"), 0);
+    camera.show_counter(true);
+    readers[0].forget();
+    let mut pictures = BTreeSet::new();
+    let fresh = (0..10 * ROUNDS).any(|_| {
+        pictures.insert(readers[0].next().digest);
+        pictures.len() > 20
+    });
+    assert!(fresh, "{} pictures", pictures.len());
+    drop((readers, shoot));
+    as_many_as(before);
+}
+
+/// The inodes of the memory faces of our pages that pass a pad.
+fn pages_at(pad: &gst::Pad) -> Arc<Mutex<BTreeSet<u64>>> {
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let into = seen.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let memories = info.buffer().into_iter().flat_map(|buffer| buffer.iter_memories());
+        let pages = memories.filter_map(gstpagecast::memory::find).filter(|page| !page.foreign);
+        let inodes = pages.filter_map(|page| page.buffer.identity()).map(|(_, inode)| inode);
+        into.lock().unwrap().extend(inodes);
+        gst::PadProbeReturn::Ok
+    });
+    seen
+}
+
+#[test]
+fn who_cannot_give_dma_bufs_says_what_to_do() {
+    let Some(camera) = Camera::find() else { return skip("there is no vivid camera") };
+    let _hidden = Hidden::new("/dev/udmabuf");
+    let place = Place::new();
+    let (device, uri) = (camera.path.display(), place.uri());
+    let pipeline = Pipeline::new(&format!(
+        "v4l2src device={device} io-mode=dmabuf-import ! {CAPS} ! pagecastsink sync=false uri={uri}"
+    ));
+    let _ = pipeline.0.set_state(gst::State::Playing);
+    let mut said = Vec::new();
+    eventually("it is said", || {
+        said = pipeline.texts(gst::MessageType::Warning);
+        !said.is_empty()
+    });
+    assert!(said.iter().any(|text| text.contains("/dev/udmabuf")), "{said:?}");
+    eventually("and the source has given up", || !pipeline.texts(gst::MessageType::Error).is_empty());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use pagecast_tests::roles::say;
 const URI: &str = "PAGECAST_READER_URI";
 const CREDITS: &str = "PAGECAST_READER_CREDITS";
 const DUMP: &str = "PAGECAST_READER_DUMP";
+const FACES: &str = "PAGECAST_READER_FACES";
 
 /// What a reader says of a frame.
 #[derive(Clone, Copy, Debug)]
@@ -26,10 +27,15 @@ pub(crate) struct Reader(pub(crate) Peer);
 impl Reader {
     /// A reader that asks for so many credits and writes its first frame to `dump`.
     pub(crate) fn start(uri: &str, credits: u32, dump: &Path) -> Self {
+        Self::start_with(uri, credits, dump, "memory,dma-buf")
+    }
+
+    /// One that may be given these faces only.
+    pub(crate) fn start_with(uri: &str, credits: u32, dump: &Path, faces: &str) -> Self {
         let program = std::env::current_exe().expect("this program").display().to_string();
         let arguments = ["reader::entry", "--exact", "--ignored", "--nocapture", "--test-threads=1"];
         let (credits, dump) = (credits.to_string(), dump.display().to_string());
-        let env = [(URI, uri), (CREDITS, &credits), (DUMP, &dump)];
+        let env = [(URI, uri), (CREDITS, &credits), (DUMP, &dump), (FACES, faces)];
         Self(Peer::start_with_env(&program, &arguments, &env))
     }
 
@@ -67,7 +73,8 @@ fn entry() {
     let Ok(uri) = std::env::var(URI) else { return };
     let variable = |name| std::env::var(name).expect("told by the test");
     let credits = variable(CREDITS).parse().ok();
-    let options = SubscriberOptions { credits, faces: FaceSet::all(), ..SubscriberOptions::default() };
+    let faces = if variable(FACES) == "memory" { FaceSet::MEMORY } else { FaceSet::all() };
+    let options = SubscriberOptions { credits, faces, ..SubscriberOptions::default() };
     let subscriber = Subscriber::open(&uri, options).expect("a subscriber");
     // The harness has begun a line.
     say("");
