@@ -1,6 +1,7 @@
 //! What can go wrong, with the remedy in the message.
 
 use std::io;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 
@@ -82,6 +83,46 @@ pub enum AllocError {
         /// What the kernel said.
         errno: Errno,
     },
+    /// There is no such dma-heap, or this user may not open it.
+    #[error(
+        "/dev/dma_heap/{name} cannot be opened ({errno}); here are: {known}; ask the administrator to give the device to \
+         a group of yours (a udev rule)"
+    )]
+    NoHeap {
+        /// The name asked for.
+        name: String,
+        /// What the kernel said.
+        errno: Errno,
+        /// The heaps of this machine.
+        known: String,
+    },
+    /// A dma-heap has no room for the buffer.
+    #[error(
+        "the dma-heap {name} has no {size} bytes left; let go of buffers, take another heap, or make this one larger \
+         (`cma=` on the kernel's command line)"
+    )]
+    HeapFull {
+        /// The heap.
+        name: String,
+        /// What was asked for, rounded up to whole pages.
+        size: usize,
+    },
+    /// There is no such DRM device, or this user may not open it.
+    #[error("{} cannot be opened ({errno}); `ls -l /dev/dri` shows devices and the group to join", path.display())]
+    NoCard {
+        /// The path asked for.
+        path: PathBuf,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// The device makes no dumb buffers.
+    #[error("{} makes no dumb buffers ({errno}); take a card (not a render node) of a display", path.display())]
+    NoDumbBuffers {
+        /// The device.
+        path: PathBuf,
+        /// What the kernel said.
+        errno: Errno,
+    },
     /// Any other failed system call.
     #[error("{call} failed: {errno}")]
     System {
@@ -110,6 +151,7 @@ impl AllocError {
             Self::NoHugepages { .. }
                 | Self::TooSmallForHugepages { .. }
                 | Self::OutOfMemory { .. }
+                | Self::HeapFull { .. }
                 | Self::Unsupported { .. }
                 | Self::Conflict { .. }
         )

@@ -43,7 +43,8 @@ mod udmabuf;
 #[doc(hidden)]
 pub use backing::Fault;
 pub use backing::{
-    Backing, BackingChoice, BackingKind, Fallback, HugetlbBacking, MemfdBacking, Wants, WithFallback, open,
+    Backing, BackingChoice, BackingKind, DmaHeapBacking, DrmDumbBacking, Fallback, HugetlbBacking,
+    MemfdBacking, Wants, WithFallback, open,
 };
 pub use buffer::{Buffer, BufferId};
 pub use error::{AccessError, AllocError, FaceAbsent, ImportError, NotShareable, UnknownName};

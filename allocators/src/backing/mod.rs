@@ -3,15 +3,20 @@
 use std::fmt::{self, Debug};
 use std::str::FromStr;
 
-use crate::{AllocError, Buffer, UnknownName};
+use crate::{AllocError, Buffer, MAX_BUFFER_SIZE, UnknownName};
 
 mod auto;
+mod dma_heap;
+mod drm_dumb;
+mod exported;
 mod headroom;
 mod hugetlb;
 mod memfd;
 mod sealed;
 
 pub use auto::{BackingChoice, Fallback, WithFallback, open};
+pub use dma_heap::DmaHeapBacking;
+pub use drm_dumb::DrmDumbBacking;
 pub use hugetlb::HugetlbBacking;
 pub use memfd::MemfdBacking;
 #[cfg(feature = "fault-injection")]
@@ -95,4 +100,15 @@ pub trait Backing: Send + Sync + Debug {
 
     /// Makes a buffer of at least `size` bytes, all zero, every page of which is there already.
     fn allocate(&self, size: usize, wants: &Wants) -> Result<Buffer, AllocError>;
+}
+
+/// A size that a buffer may have, rounded up.
+fn rounded(size: usize, granule: usize) -> Result<usize, AllocError> {
+    if size == 0 {
+        return Err(AllocError::ZeroSize);
+    }
+    if size as u64 > MAX_BUFFER_SIZE {
+        return Err(AllocError::TooLarge { size: size as u64, limit: MAX_BUFFER_SIZE });
+    }
+    Ok(size.next_multiple_of(granule))
 }

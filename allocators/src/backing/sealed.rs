@@ -13,11 +13,11 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::ftruncate;
 
-use super::{BackingKind, Wants, headroom};
+use super::{BackingKind, Wants, headroom, rounded};
 use crate::buffer::{OwnedFace, Parts};
 use crate::error::errno_of;
 use crate::mapping::Mapping;
-use crate::{AccessMode, AllocError, Buffer, FaceAbsent, MAX_BUFFER_SIZE, inspect, udmabuf};
+use crate::{AccessMode, AllocError, Buffer, FaceAbsent, inspect, udmabuf};
 
 /// A step to leave out: for tests that must be able to fail, and for machines that lack it.
 #[cfg(feature = "fault-injection")]
@@ -112,13 +112,7 @@ impl Recipe {
 
     /// The size in whole pages, if there can be such a buffer.
     fn checked_size(&self, size: usize) -> Result<usize, AllocError> {
-        if size == 0 {
-            return Err(AllocError::ZeroSize);
-        }
-        if size as u64 > MAX_BUFFER_SIZE {
-            return Err(AllocError::TooLarge { size: size as u64, limit: MAX_BUFFER_SIZE });
-        }
-        let size = size.next_multiple_of(self.granule);
+        let size = rounded(size, self.granule)?;
         // Beyond it ftruncate does not just fail: the kernel kills the process with SIGXFSZ.
         if let Ok((limit, _)) = getrlimit(Resource::RLIMIT_FSIZE)
             && size as u64 > limit
@@ -205,6 +199,7 @@ fn seal(memfd: &OwnedFd, seals: SealFlag) -> Result<(), AllocError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MAX_BUFFER_SIZE;
 
     fn checked(kind: BackingKind, size: u64) -> Result<usize, AllocError> {
         let (flags, faults) = (MFdFlags::empty(), Faults::default());

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::Subject;
-use crate::{attack, hostile, limits};
+use crate::{attack, devices, hostile, limits};
 
 const ROLE: &str = "PAGECAST_CHILD";
 const SUBJECT: &str = "PAGECAST_CHILD_SUBJECT";
@@ -114,6 +114,8 @@ fn entry() {
         "descriptors" => limits::exhaust_descriptors(&subject),
         "address-space" => limits::exhaust_address_space(&subject),
         "file-size" => limits::limit_file_size(&subject),
+        "device-leaks" => devices::count_leaks(&subject),
+        "device-descriptors" => devices::exhaust_descriptors(&subject),
         "hole" => hostile::read_a_hole(),
         role => panic!("no role {role}"),
     }

@@ -7,6 +7,7 @@ mod attack;
 mod cases;
 mod child;
 mod controls;
+mod devices;
 mod hostile;
 mod limits;
 mod pages;
@@ -47,3 +48,29 @@ macro_rules! conformance {
 }
 
 conformance!(memfd memfd_64k hugetlb auto);
+
+/// The same of backings whose buffers are a driver's own dma-bufs.
+macro_rules! device_conformance {
+    ($($backing:ident)*) => { $(
+        mod $backing {
+            device_conformance!(@ $backing:
+                cases::sizes
+                cases::ids_and_identities_are_unique
+                cases::copies_are_exact_at_any_offset
+                devices::one_face
+                devices::pages_are_zero_and_seen_by_all
+                devices::what_is_received_is_checked
+                devices::nothing_leaks
+                devices::descriptors_run_out
+            );
+        }
+    )* };
+    (@ $backing:ident: $($module:ident :: $case:ident)*) => { $(
+        #[test]
+        fn $case() {
+            crate::devices::run(stringify!($backing), crate::$module::$case);
+        }
+    )* };
+}
+
+device_conformance!(dma_heap drm_dumb);

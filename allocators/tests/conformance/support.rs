@@ -46,7 +46,7 @@ pub(crate) fn subject(name: &str) -> Subject {
             let backing = HugetlbBacking::broken(Fault::NoWriteSeal);
             subject_of("broken-huge-write-seal", backing, true)
         }
-        name => panic!("no subject {name}"),
+        name => crate::devices::subject(name).unwrap_or_else(|| panic!("no subject {name}")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use pagecast::allocators::{AllocError, Backing, Buffer, open};
+use pagecast::allocators::{AllocError, Backing, Buffer, DmaHeapBacking, open};
 use pagecast::{AccessMode, BackingChoice, FaceKind, Wants};
 
 use super::Check;
@@ -103,24 +103,21 @@ pub(super) fn udmabuf() -> Check {
 pub(super) fn dma_heap() -> Check {
     const NAME: &str = "dma-heap";
     let purpose = "needed only for devices that want memory of their own kind";
-    let heaps = match fs::read_dir("/dev/dma_heap") {
-        Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.path()).collect::<Vec<_>>(),
-        Err(_) => {
-            let remedy = format!("a kernel with CONFIG_DMABUF_HEAPS; {purpose}");
-            return Check::warn(NAME, "/dev/dma_heap does not exist", remedy);
-        }
+    let heaps = DmaHeapBacking::names();
+    if heaps.is_empty() {
+        let remedy = format!("a kernel with CONFIG_DMABUF_HEAPS; {purpose}");
+        return Check::warn(NAME, "/dev/dma_heap does not exist", remedy);
+    }
+    let tried = |name: &String| {
+        let heap = DmaHeapBacking::open(name)?;
+        heap.allocate(SIZE, &Wants::default()).map(drop)
     };
-    let usable = |path: &&std::path::PathBuf| fs::File::open(path).is_ok();
-    let names = |paths: &[&std::path::PathBuf]| {
-        let name = |path: &&std::path::PathBuf| Some(path.file_name()?.to_string_lossy().into_owned());
-        paths.iter().filter_map(name).collect::<Vec<_>>().join(", ")
-    };
-    let (open, closed): (Vec<_>, Vec<_>) = heaps.iter().partition(usable);
-    match open.is_empty() {
-        false => Check::pass(NAME, format!("{} can be used", names(&open))),
-        true => {
-            let remedy = format!("a udev rule that gives a group access; {purpose}");
-            Check::warn(NAME, format!("no permission for {}", names(&closed)), remedy)
+    let (open, closed): (Vec<_>, Vec<_>) = heaps.iter().partition(|name| tried(name).is_ok());
+    match (open.is_empty(), closed.first().and_then(|name| tried(name).err())) {
+        (true, Some(error)) => Check::warn(NAME, error.to_string(), purpose),
+        _ => {
+            let names = open.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            Check::pass(NAME, format!("{names}: the dma-buf face only, which its holders can write"))
         }
     }
 }
