@@ -53,6 +53,11 @@ impl Part {
         self.length
     }
 
+    /// Leaves its first bytes.
+    pub(crate) fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+
     /// Cuts off its last byte; `None` if it has none.
     pub(crate) fn cut_last(&mut self) -> Option<Self> {
         self.length = self.length.checked_sub(1)?;

@@ -33,11 +33,21 @@ const BEAT: usize = 24;
 /// A place for the bytes of a frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grant {
-    /// What the immediate will be.
+    /// The number of the place, and of the frame that it is for; the immediate.
     pub(super) slot: u32,
     pub(super) rkey: u32,
     pub(super) address: u64,
     pub(super) length: u64,
+}
+
+impl std::fmt::Debug for Grant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Keys are secrets.
+        f.debug_struct("Grant")
+            .field("slot", &self.slot)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the other end says.

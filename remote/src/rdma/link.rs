@@ -11,10 +11,9 @@ use pagecast_verbs::{
 };
 
 use super::RdmaError;
+use super::places::MAX_GRANTS;
 use crate::{LinkError, PeerFault};
 
-/// Frames for which places are granted at a time; a receive is posted for each.
-pub(super) const MAX_GRANTS: usize = 8;
 /// A frame of 1 GiB in 16 segments, in messages of 8 MiB, twice.
 pub(super) const DEPTH: Depth = Depth { send: 512, receive: 2 * MAX_GRANTS as u32, pieces: 1 };
 

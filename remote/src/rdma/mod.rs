@@ -9,6 +9,7 @@ mod control;
 mod domain;
 mod error;
 mod link;
+mod places;
 mod receiver;
 mod sender;
 

@@ -5,15 +5,16 @@ use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags};
 use pagecast_ipc::wire;
-use pagecast_verbs::Verbs;
+use pagecast_verbs::{MemoryRegion, Verbs};
 
 use super::RdmaError;
 use super::control::{Control, Grant, Message};
 use super::domain::Targets;
-use super::link::{MAX_GRANTS, Pair};
+use super::link::Pair;
+use super::places::{Granting, MAX_AHEAD, MAX_GRANTS, Place};
 use crate::framing::{Kind, kind_of};
 use crate::limits::{LINGER, MAX_IN_A_ROW};
-use crate::link::{FromPublisher, LinkFigures, Pages, PollFds, Receiver, Room};
+use crate::link::{FromPublisher, LinkFigures, Pages, Part, PollFds, Receiver, Room};
 use crate::pulse::Role;
 use crate::tcp::Channel;
 use crate::{LinkError, PeerFault};
@@ -41,7 +42,8 @@ pub struct RdmaReceiver {
     targets: Targets,
     coming: VecDeque<Coming>,
     control: Control,
-    slot: u32,
+    places: Granting<Room>,
+    /// Places granted for frames that are known and not whole.
     granted: usize,
     /// Bytes of frames that were written here.
     written: u64,
@@ -70,26 +72,54 @@ impl RdmaReceiver {
         }
         let mut control = Control::new(channel, Role::Asks);
         control.hello(&pair.queue.endpoint().to_bytes());
-        let coming = VecDeque::new();
-        Ok(Self { pair, targets, coming, control, slot: 0, granted: 0, written: 0, more: false, ended: None })
+        let (coming, places) = (VecDeque::new(), Granting::default());
+        Ok(Self { pair, targets, coming, control, places, granted: 0, written: 0, more: false, ended: None })
+    }
+
+    /// Whether a frame waits for pages.
+    fn is_starved(&self) -> bool {
+        self.coming.iter().any(|coming| matches!(coming, Coming::Frame { state: Progress::Starved, .. }))
     }
 
     /// Whether it reads on: what is here and not handed out has limits.
     fn reads(&self) -> bool {
-        let starved =
-            self.coming.iter().any(|coming| matches!(coming, Coming::Frame { state: Progress::Starved, .. }));
-        !starved && self.granted < MAX_GRANTS && self.coming.len() < MAX_IN_A_ROW
+        !self.is_starved() && self.granted < MAX_GRANTS && self.coming.len() < MAX_IN_A_ROW
     }
 
     fn packet(&mut self, packet: Vec<u8>) -> Result<(), LinkError> {
-        self.coming.push_back(match kind_of(&packet)? {
+        let coming = match kind_of(&packet)? {
             Kind::Plain => Coming::Packet(packet),
             Kind::Frame { epoch, frame } => {
-                let state = if frame.segments.is_empty() { Progress::Whole } else { Progress::Starved };
-                Coming::Frame { epoch, frame, room: None, state }
+                let (state, room) = self.frame(&frame)?;
+                Coming::Frame { epoch, frame, room, state }
             }
-        });
+        };
+        self.coming.push_back(coming);
         Ok(())
+    }
+
+    /// How far a frame is whose record is here, and its place, if that was granted ahead.
+    fn frame(&mut self, frame: &wire::Frame) -> Result<(Progress, Option<Room>), PeerFault> {
+        if frame.segments.is_empty() {
+            return Ok((Progress::Whole, None));
+        }
+        let size = frame.size();
+        if size == 0 {
+            return Ok((Progress::Starved, None));
+        }
+        Ok(match self.places.frame(size)? {
+            Place::Missing => (Progress::Starved, None),
+            Place::Ahead { what: mut room, slot, filled } => {
+                room.part.truncate(size as usize);
+                if filled {
+                    self.written += size;
+                    (Progress::Whole, Some(room))
+                } else {
+                    self.granted += 1;
+                    (Progress::Granted(slot), Some(room))
+                }
+            }
+        })
     }
 
     /// Finds pages for the frame that has none.
@@ -109,12 +139,28 @@ impl RdmaReceiver {
             return Ok(());
         }
         let region = self.targets.region(room.part.buffer())?;
-        self.slot = self.slot.wrapping_add(1);
-        *state = Progress::Granted(self.slot);
+        let slot = self.places.number();
+        *state = Progress::Granted(slot);
         self.granted += 1;
-        let address = region.address() + room.part.offset() as u64;
-        self.control.grant(&Grant { slot: self.slot, rkey: region.rkey(), address, length: size });
+        self.control.grant(&grant(slot, &region, &room.part));
         Ok(())
+    }
+
+    /// Grants places for frames that are not known yet, a few at a time. Nobody waits for their pages.
+    fn grant_ahead(&mut self, pages: &mut dyn Pages) {
+        if self.is_starved() || self.places.ahead() > MAX_AHEAD / 2 {
+            return;
+        }
+        while self.granted + self.places.ahead() < MAX_GRANTS
+            && let Some(size) = self.places.wanted()
+            && let Ok(Some(room)) = pages.take(size as usize)
+            // When a frame needs it, it is said why it cannot be.
+            && let Ok(region) = self.targets.region(room.part.buffer())
+        {
+            let slot = self.places.number();
+            self.control.grant(&grant(slot, &region, &room.part));
+            self.places.granted(slot, size, room);
+        }
     }
 
     /// Takes note of what has been written.
@@ -125,6 +171,11 @@ impl RdmaReceiver {
             arrived.push(done.immediate.ok_or(PeerFault::OutOfPlace("a message"))?);
         }
         for slot in arrived {
+            self.pair.queue.post_recv(0, &[]).map_err(RdmaError::from)?;
+            // Its record may still be on its way.
+            if self.places.filled(slot)? {
+                continue;
+            }
             let place = self.coming.iter_mut().find_map(|coming| match coming {
                 Coming::Frame { state, frame, .. } if *state == Progress::Granted(slot) => {
                     Some((state, frame))
@@ -135,7 +186,6 @@ impl RdmaReceiver {
             *state = Progress::Whole;
             self.written += frame.size();
             self.granted -= 1;
-            self.pair.queue.post_recv(0, &[]).map_err(RdmaError::from)?;
         }
         Ok(())
     }
@@ -186,6 +236,12 @@ impl RdmaReceiver {
     }
 }
 
+/// A place in registered pages, which begin where the buffer does.
+fn grant(slot: u32, region: &MemoryRegion, part: &Part) -> Grant {
+    let address = region.address() + part.offset() as u64;
+    Grant { slot, rkey: region.rkey(), address, length: part.length() as u64 }
+}
+
 impl Receiver for RdmaReceiver {
     fn poll_fds(&self) -> PollFds<'_> {
         let completions = PollFd::new(self.pair.fd(), PollFlags::POLLIN);
@@ -222,6 +278,7 @@ impl Receiver for RdmaReceiver {
         // What made room lets it read on, and what it has read already wakes nobody.
         self.more |= full && self.reads();
         read?;
+        self.grant_ahead(pages);
         // Places that were granted leave with what is here.
         self.control.flush()?;
         if self.control.has_ended() && self.reads() {

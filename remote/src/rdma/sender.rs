@@ -13,6 +13,7 @@ use super::RdmaError;
 use super::control::{Control, Grant, Message};
 use super::domain::Sources;
 use super::link::{DEPTH, Pair};
+use super::places::Granted;
 use crate::limits::{MAX_FRAMES_UNDER_WAY, MAX_IN_A_ROW, STALLED};
 use crate::link::{FromSubscriber, LinkFigures, Payload, PollFds, Sender};
 use crate::pulse::Role;
@@ -63,6 +64,7 @@ pub struct RdmaSender {
     frames: VecDeque<Leaving>,
     control: Control,
     sources: Arc<Sources>,
+    places: Granted,
     /// Frames without bytes, which have left.
     empty: Vec<u64>,
     /// Bytes of frames that have left.
@@ -90,6 +92,7 @@ impl RdmaSender {
             frames: VecDeque::new(),
             control,
             sources: sources.clone(),
+            places: Granted::default(),
             empty: Vec::new(),
             written: 0,
             more: false,
@@ -111,19 +114,20 @@ impl RdmaSender {
         Self::new(channel, &sources)
     }
 
-    /// A place for the oldest frame that has none.
-    fn granted(&mut self, grant: Grant) -> Result<(), LinkError> {
-        let next = self.frames.iter_mut().find(|frame| frame.grant.is_none());
-        let next = next.ok_or(PeerFault::OutOfPlace("a place for no frame"))?;
-        if grant.length != next.size {
-            return Err(PeerFault::OutOfPlace("a place of another size").into());
+    /// Gives places to frames that have none, in their order.
+    fn place(&mut self) -> Result<(), PeerFault> {
+        for frame in self.frames.iter_mut().filter(|frame| frame.grant.is_none()) {
+            frame.grant = self.places.take(frame.size)?;
+            if frame.grant.is_none() {
+                break;
+            }
         }
-        next.grant = Some(grant);
         Ok(())
     }
 
     /// Posts what has a place.
     fn post(&mut self) -> Result<(), LinkError> {
+        self.place()?;
         for frame in &mut self.frames {
             let Some((grant, stage)) = frame.next() else { continue };
             let bytes = if frame.stage == Stage::Waiting { Some(&frame.payload) } else { None };
@@ -250,7 +254,7 @@ impl Sender for RdmaSender {
                 Some(Message::Packet(packet)) => events.push(FromSubscriber::Packet(packet)),
                 Some(Message::Hello(endpoint)) => self.pair.connect(&endpoint, self.control.peer_ip()?)?,
                 Some(Message::Grant(grant)) => {
-                    self.granted(grant)?;
+                    self.places.push(grant)?;
                     self.post()?;
                 }
                 None if self.control.has_ended() => return Err(LinkError::Closed),

@@ -119,8 +119,8 @@ fn who_writes_to_its_place_and_rings_once_delivers() {
 
 #[test]
 fn immediates_that_name_no_place_end_the_link() {
-    // Before anything was granted; a number that was not granted; one that has been used.
-    for case in 0..3 {
+    // Before anything was granted; a number that was not granted; one that has been used; one of a frame to come, twice.
+    for case in 0..4 {
         let mut link = False::new();
         let (pages, region) = link.publisher.pages(SIZE, Access::Source);
         let mut slot = 77;
@@ -128,10 +128,15 @@ fn immediates_that_name_no_place_end_the_link() {
         if case > 0 {
             link.announce(1, SIZE);
             let granted = link.granted();
-            (slot, place) = (granted.0 + 1, granted.1);
+            (slot, place) = (granted.0 + 77, granted.1);
+        }
+        if case == 3 {
+            (slot, place, _) = link.granted();
+            link.publisher.write(&region, SIZE as u32, place, Some(slot));
+            link.steps();
         }
         if case == 2 {
-            slot -= 1;
+            slot -= 77;
             link.publisher.write(&region, SIZE as u32, place, Some(slot));
             link.steps();
             assert_eq!(link.events.len(), 1);
@@ -143,6 +148,56 @@ fn immediates_that_name_no_place_end_the_link() {
         drop((pages, region));
         link.leaves_nothing();
     }
+}
+
+#[test]
+fn bytes_may_come_before_word_of_their_frame_if_they_fit() {
+    for size in [SIZE, 100, SIZE + 1] {
+        let mut link = False::new();
+        let (pages, region) = link.publisher.pages(SIZE, Access::Source);
+        pages.mapping().expect("mapped").copy_from(0, &bytes(2, SIZE)).expect("it fits");
+        link.announce(1, SIZE);
+        let (first, place, _) = link.granted();
+        link.publisher.write(&region, SIZE as u32, place, Some(first));
+        let (second, place, _) = link.granted();
+        assert_eq!(second, first + 1);
+        link.publisher.write(&region, size.min(SIZE) as u32, place, Some(second));
+        link.steps();
+        assert_eq!(link.events.len(), 1, "bytes without a word about them are no frame");
+        link.announce(2, size);
+        if size > SIZE {
+            let said = link.ends();
+            assert!(said.contains("a place that is void"), "{said}");
+        } else {
+            link.steps();
+            let [_, FromPublisher::Frame { room: Some(room), .. }] = &link.events[..] else {
+                panic!("no frame")
+            };
+            let mut content = vec![0; size];
+            assert_eq!(room.part.length(), size);
+            let mapping = room.part.buffer().mapping().expect("mapped");
+            mapping.copy_to(room.part.offset(), &mut content).expect("within it");
+            assert!(content == bytes(2, SIZE)[..size]);
+        }
+        drop((pages, region));
+        link.leaves_nothing();
+    }
+}
+
+#[test]
+fn a_frame_that_does_not_fit_gets_a_place_that_does() {
+    let mut link = False::new();
+    link.announce(1, SIZE);
+    let (first, _, _) = link.granted();
+    link.announce(2, 3 * SIZE);
+    let mut again = link.granted();
+    // Those that were granted ahead are void, and come again from the one that was too small.
+    while again.2 == SIZE as u64 {
+        again = link.granted();
+    }
+    assert_eq!((again.0, again.2), (first + 1, 3 * SIZE as u64));
+    assert_eq!(link.granted().0, first + 2);
+    link.leaves_nothing();
 }
 
 #[test]
@@ -273,18 +328,22 @@ fn a_subscriber_that_lies_ends_its_link_and_reads_nothing() {
     let whole = SIZE as u64;
     type Lie = (&'static str, Box<dyn FnOnce(&mut Raw)>);
     let lies: Vec<Lie> = vec![
-        ("a place of another size", Box::new(move |raw| raw.grant(1, nowhere, whole + 1))),
-        ("a place of another size", Box::new(move |raw| raw.grant(1, nowhere, u64::MAX))),
+        (
+            "a place that is too small",
+            Box::new(move |raw| (0..2).for_each(|_| raw.grant(1, nowhere, whole - 1))),
+        ),
+        ("a place out of order", Box::new(move |raw| raw.grant(0, nowhere, whole))),
+        ("a place out of order", Box::new(move |raw| raw.grant(2, nowhere, whole))),
+        ("", Box::new(move |raw| raw.grant(1, nowhere, u64::MAX))),
         ("", Box::new(move |raw| raw.grant(1, nowhere, whole))),
         ("", Box::new(move |raw| raw.grant(1, Remote { address: u64::MAX - 9, rkey: 5 }, whole))),
         (
-            "a place for no frame",
+            "places",
             Box::new(move |raw| {
                 let (pages, region) = raw.pages(SIZE, Access::Receive);
                 (0..4).for_each(|_| raw.queue.post_recv(0, &[]).expect("posted"));
                 let place = Remote { address: region.address(), rkey: region.rkey() };
-                raw.grant(1, place, whole);
-                raw.grant(1, place, whole);
+                (1..=20).for_each(|slot| raw.grant(slot, place, whole));
                 std::mem::forget((pages, region));
             }),
         ),
@@ -315,7 +374,7 @@ fn a_subscriber_that_lies_ends_its_link_and_reads_nothing() {
     for (why, lie) in lies {
         let (fake, said, done) = hostile(lie);
         assert!(said.contains(why) && !said.is_empty(), "{said}, and not {why}");
-        assert!(done <= usize::from(why == "a place for no frame"), "{said}");
+        assert!(done <= usize::from(why == "places"), "{said}");
         assert_eq!(fake.violations(), Vec::<String>::new());
     }
 }
