@@ -106,6 +106,11 @@ impl<T> Granting<T> {
         self.ahead.len()
     }
 
+    /// One of the places that are ahead.
+    pub(super) fn any(&self) -> Option<&T> {
+        self.ahead.front().map(|place| &place.what)
+    }
+
     /// A frame of that size is known.
     pub(super) fn frame(&mut self, size: u64) -> Result<Place<T>, PeerFault> {
         self.sizes.saw(size);

@@ -132,7 +132,11 @@ impl RdmaReceiver {
         });
         let Some((frame, room, state)) = starved else { return Ok(()) };
         let size = frame.size();
-        *room = pages.take(size as usize)?;
+        *room = match pages.take(size as usize)? {
+            // Places ahead may be all there is, and are for frames behind it.
+            None if size == 0 => self.places.any().and_then(no_bytes_of),
+            found => found,
+        };
         let Some(room) = room else { return Ok(()) };
         if size == 0 {
             *state = Progress::Whole;
@@ -234,6 +238,12 @@ impl RdmaReceiver {
         self.more = true;
         Ok(())
     }
+}
+
+/// A part without bytes, which takes nothing from whom the pages belong to.
+fn no_bytes_of(room: &Room) -> Option<Room> {
+    let part = Part::new(room.part.buffer().clone(), 0, 0)?;
+    Some(Room { part, hold: Box::new(()) })
 }
 
 /// A place in registered pages, which begin where the buffer does.

@@ -64,6 +64,19 @@ pub(crate) fn frames_without_bytes_arrive(ends: Ends) {
     assert!(matches!(link.downstream[0], FromPublisher::Frame { room: None, .. }), "it needs no pages");
 }
 
+pub(crate) fn frames_without_bytes_pass_where_pages_are_few(ends: Ends) {
+    let mut link = Link::new(ends);
+    link.stock.left = 3;
+    let frames = [(1, vec![5000]), (2, vec![0]), (3, vec![5000])];
+    for (number, lengths) in &frames {
+        link.send(*number, lengths);
+        link.until("it is there", |link| link.downstream.len() as u64 == *number);
+        // Who makes room for frames to come has done so.
+        (0..50).for_each(|_| link.step());
+    }
+    link.expect_frames(&frames);
+}
+
 pub(crate) fn a_large_frame_arrives_whole(ends: Ends) {
     let mut link = Link::new(ends);
     let length = (32 << 20) + 5;

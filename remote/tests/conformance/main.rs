@@ -114,6 +114,7 @@ macro_rules! every_case {
             frames_arrive_whole_and_in_order_with_packets,
             a_frame_of_many_segments_is_one_after_another,
             frames_without_bytes_arrive,
+            frames_without_bytes_pass_where_pages_are_few,
             a_large_frame_arrives_whole,
             many_small_frames_arrive,
             pages_are_given_back_when_a_frame_has_left_and_not_before,
