@@ -105,7 +105,7 @@ impl Opening {
                 State::Listening => match self.first()? {
                     None => return Ok(None),
                     Some(framing::MAGIC) => return Ok(Some(Opened::AskedForTcp)),
-                    Some(rdma::MAGIC) => return Ok(Some(Opened::AskedForRdma)),
+                    Some(rdma::wire::MAGIC) => return Ok(Some(Opened::AskedForRdma)),
                     Some(_) => self.offer(),
                 },
                 State::Offering => match self.first()? {
@@ -114,7 +114,7 @@ impl Opening {
                     }
                     None => return Ok(None),
                     Some(framing::MAGIC) => return Err(LinkError::OtherScheme("tcp")),
-                    Some(rdma::MAGIC) => return Err(LinkError::OtherScheme("rdma")),
+                    Some(rdma::wire::MAGIC) => return Err(LinkError::OtherScheme("rdma")),
                     Some(_) => {
                         let Some(bytes) = take::<OFFER>(&mut self.channel)? else { return Ok(None) };
                         self.consider(Offer::from_bytes(&bytes)?);
@@ -141,7 +141,7 @@ impl Opening {
         let Some(bytes) = self.channel.peek(4).map_err(closed)? else { return Ok(None) };
         let first = [bytes[0], bytes[1], bytes[2], bytes[3]];
         match first {
-            MAGIC | framing::MAGIC | rdma::MAGIC => Ok(Some(first)),
+            MAGIC | framing::MAGIC | rdma::wire::MAGIC => Ok(Some(first)),
             _ => Err(PeerFault::NotPagecast.into()),
         }
     }

@@ -1,6 +1,4 @@
 //! The connection that carries everything but bytes of frames.
-//!
-//! Each direction begins with a preamble. Then come messages: a length of four bytes, a kind, a body.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -8,67 +6,32 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use nix::poll::PollFd;
-use pagecast_ipc::wire::limits::MAX_PACKET;
 use pagecast_verbs::ENDPOINT_BYTES;
 
+use super::wire::{self, Grant, Message, Splitter};
+use crate::LinkError;
 use crate::limits::{DEAD, MAX_BYTES_WAITING};
 use crate::link::{LinkFigures, begin};
-use crate::pulse::{Beat, Pulse, Role};
+use crate::pulse::{Pulse, Role};
 use crate::tcp::{Channel, Piece};
-use crate::{LinkError, PeerFault};
 
-/// The first bytes of each direction.
-pub(crate) const MAGIC: [u8; 4] = *b"PGCV";
-const VERSION: u16 = 1;
-const PREAMBLE: usize = 8;
-/// Length and kind.
-const HEADER: usize = 5;
 /// Bytes read at a time.
 const READ: usize = 16 * 1024;
 
-/// Bytes of a [`Grant`].
-const GRANT: usize = 24;
-const BEAT: usize = 24;
-
-/// A place for the bytes of a frame.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Grant {
-    /// The number of the place, and of the frame that it is for; the immediate.
-    pub(super) slot: u32,
-    pub(super) rkey: u32,
-    pub(super) address: u64,
-    pub(super) length: u64,
-}
-
-impl std::fmt::Debug for Grant {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Keys are secrets.
-        f.debug_struct("Grant")
-            .field("slot", &self.slot)
-            .field("length", &self.length)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What the other end says.
-pub(super) enum Message {
+/// What the other end says, heartbeats apart.
+pub(super) enum Said {
     /// Its queue pair; once, and first.
     Hello([u8; ENDPOINT_BYTES]),
     Packet(Vec<u8>),
     Grant(Grant),
 }
 
-const HELLO_KIND: u8 = 1;
-const PACKET_KIND: u8 = 2;
-const GRANT_KIND: u8 = 3;
-const BEAT_KIND: u8 = 4;
-
 /// One end of it.
 pub(super) struct Control {
     channel: Channel,
     role: Role,
     pulse: Pulse,
-    greeted: bool,
+    splitter: Splitter,
     input: VecDeque<u8>,
     output: VecDeque<u8>,
     /// Bytes of it up to the end of a heartbeat.
@@ -80,15 +43,13 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn new(channel: Channel, role: Role) -> Self {
-        let mut output = VecDeque::from(MAGIC);
-        output.extend(VERSION.to_le_bytes());
-        output.extend([0; 2]);
+        let output = VecDeque::from(wire::preamble());
         let (pulse, input) = (begin(role), VecDeque::new());
         Self {
             channel,
             role,
             pulse,
-            greeted: false,
+            splitter: Splitter::default(),
             input,
             output,
             beat_waits: 0,
@@ -144,37 +105,8 @@ impl Control {
         if self.pulse.is_dead(Instant::now()) { Err(LinkError::Silent(DEAD.as_secs())) } else { Ok(()) }
     }
 
-    fn push(&mut self, kind: u8, body: &[u8]) {
-        self.output.extend((body.len() as u32).to_le_bytes());
-        self.output.push_back(kind);
-        self.output.extend(body);
-    }
-
-    pub(super) fn hello(&mut self, endpoint: &[u8; ENDPOINT_BYTES]) {
-        self.push(HELLO_KIND, endpoint);
-    }
-
-    pub(super) fn packet(&mut self, packet: &[u8]) {
-        self.push(PACKET_KIND, packet);
-    }
-
-    pub(super) fn grant(&mut self, grant: &Grant) {
-        let mut body = [0; GRANT];
-        body[..4].copy_from_slice(&grant.slot.to_le_bytes());
-        body[4..8].copy_from_slice(&grant.rkey.to_le_bytes());
-        body[8..16].copy_from_slice(&grant.address.to_le_bytes());
-        body[16..].copy_from_slice(&grant.length.to_le_bytes());
-        self.push(GRANT_KIND, &body);
-    }
-
-    fn beat(&mut self, beat: &Beat) {
-        let mut body = [0; BEAT];
-        for (at, value) in [beat.sent, beat.echo, beat.kept].into_iter().enumerate() {
-            body[at * 8..at * 8 + 8].copy_from_slice(&value.to_le_bytes());
-        }
-        self.push(BEAT_KIND, &body);
-        // One at a time, however often a peer that does not read asks for an answer.
-        self.beat_waits = self.output.len();
+    pub(super) fn say(&mut self, message: &Message<'_>) {
+        message.encode(&mut self.output);
     }
 
     /// Sends what fits.
@@ -183,7 +115,9 @@ impl Control {
             && let Some(beat) = self.pulse.due(Instant::now())
             && self.beat_waits == 0
         {
-            self.beat(&beat);
+            self.say(&Message::Beat(beat));
+            // One at a time, however often a peer that does not read asks for an answer.
+            self.beat_waits = self.output.len();
         }
         while !self.output.is_empty() {
             let (first, second) = self.output.as_slices();
@@ -216,7 +150,7 @@ impl Control {
     }
 
     /// The next message, if it is here.
-    pub(super) fn next(&mut self) -> Result<Option<Message>, LinkError> {
+    pub(super) fn next(&mut self) -> Result<Option<Said>, LinkError> {
         loop {
             match self.take()? {
                 Some(message) => {
@@ -254,78 +188,22 @@ impl Control {
         }
     }
 
-    fn take(&mut self) -> Result<Option<Message>, LinkError> {
-        if !self.greeted && !self.greet()? {
-            return Ok(None);
-        }
-        while let Some((kind, length)) = self.header()? {
-            if self.input.len() < HEADER + length {
-                return Ok(None);
-            }
-            self.input.drain(..HEADER);
-            let body: Vec<u8> = self.input.drain(..length).collect();
-            if let Some(message) = self.message(kind, body)? {
-                return Ok(Some(message));
+    fn take(&mut self) -> Result<Option<Said>, LinkError> {
+        while let Some((message, length)) = self.splitter.cut(self.input.make_contiguous())? {
+            let said = match message {
+                Message::Hello(endpoint) => Some(Said::Hello(endpoint)),
+                Message::Packet(packet) => Some(Said::Packet(packet.to_vec())),
+                Message::Grant(grant) => Some(Said::Grant(grant)),
+                Message::Beat(beat) => {
+                    self.pulse.took(beat, Instant::now())?;
+                    None
+                }
+            };
+            self.input.drain(..length);
+            if said.is_some() {
+                return Ok(said);
             }
         }
         Ok(None)
-    }
-
-    fn greet(&mut self) -> Result<bool, PeerFault> {
-        let seen = self.input.len().min(MAGIC.len());
-        if !self.input.iter().take(seen).eq(&MAGIC[..seen]) {
-            return Err(PeerFault::NotPagecast);
-        }
-        if self.input.len() < PREAMBLE {
-            return Ok(false);
-        }
-        let theirs = u16::from_le_bytes([self.input[4], self.input[5]]);
-        if theirs != VERSION {
-            return Err(PeerFault::Version { theirs, ours: VERSION });
-        }
-        self.input.drain(..PREAMBLE);
-        self.greeted = true;
-        Ok(true)
-    }
-
-    /// Kind and length of the next message, checked.
-    fn header(&self) -> Result<Option<(u8, usize)>, PeerFault> {
-        if self.input.len() < HEADER {
-            return Ok(None);
-        }
-        let byte = |at: usize| self.input[at];
-        let length = u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]) as usize;
-        let right = match byte(4) {
-            HELLO_KIND => length == ENDPOINT_BYTES,
-            PACKET_KIND if length > MAX_PACKET => {
-                let (value, limit) = (length as u64, MAX_PACKET as u64);
-                return Err(PeerFault::OverLimit { what: "packet", value, limit });
-            }
-            PACKET_KIND => true,
-            GRANT_KIND => length == GRANT,
-            BEAT_KIND => length == BEAT,
-            _ => false,
-        };
-        if right { Ok(Some((byte(4), length))) } else { Err(PeerFault::OutOfPlace("an unknown message")) }
-    }
-
-    /// `None` for a heartbeat, which is taken note of here.
-    fn message(&mut self, kind: u8, body: Vec<u8>) -> Result<Option<Message>, PeerFault> {
-        let word = |at: usize| body[at..at + 4].try_into().map_or(0, u32::from_le_bytes);
-        let long = |at: usize| body[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
-        Ok(Some(match kind {
-            HELLO_KIND => {
-                let endpoint = body[..].try_into().map_err(|_| PeerFault::OutOfPlace("a hello"))?;
-                Message::Hello(endpoint)
-            }
-            GRANT_KIND => {
-                Message::Grant(Grant { slot: word(0), rkey: word(4), address: long(8), length: long(16) })
-            }
-            BEAT_KIND => {
-                self.pulse.took(Beat { sent: long(0), echo: long(8), kept: long(16) }, Instant::now())?;
-                return Ok(None);
-            }
-            _ => Message::Packet(body),
-        }))
     }
 }

@@ -12,8 +12,8 @@ mod link;
 mod places;
 mod receiver;
 mod sender;
+pub mod wire;
 
-pub(crate) use control::MAGIC;
 pub use domain::Sources;
 pub use error::RdmaError;
 pub(crate) use link::Pair;

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::control::Grant;
+use super::wire::Grant;
 use crate::PeerFault;
 
 /// Places granted at a time, for frames that are known and ahead of them; a receive is posted for each.
@@ -15,7 +15,7 @@ pub(super) const MAX_GRANTS: usize = 8;
 /// Places granted ahead.
 pub(super) const MAX_AHEAD: usize = 4;
 /// Bytes of them: larger frames hide the way of a grant behind the bytes of the frame before.
-pub(super) const MAX_BYTES_AHEAD: u64 = 64 << 20;
+pub(super) const MAX_BYTES_AHEAD: u64 = 32 << 20;
 /// Frames after which places are granted for smaller ones, if all were smaller.
 const RECENT: u32 = 32;
 

@@ -8,10 +8,11 @@ use pagecast_ipc::wire;
 use pagecast_verbs::{MemoryRegion, Verbs};
 
 use super::RdmaError;
-use super::control::{Control, Grant, Message};
+use super::control::{Control, Said};
 use super::domain::Targets;
 use super::link::Pair;
 use super::places::{Granting, MAX_AHEAD, MAX_GRANTS, Place};
+use super::wire::{Grant, Message};
 use crate::framing::{Kind, kind_of};
 use crate::limits::{LINGER, MAX_IN_A_ROW};
 use crate::link::{FromPublisher, LinkFigures, Pages, Part, PollFds, Receiver, Room};
@@ -71,7 +72,7 @@ impl RdmaReceiver {
             pair.queue.post_recv(0, &[]).map_err(RdmaError::from)?;
         }
         let mut control = Control::new(channel, Role::Asks);
-        control.hello(&pair.queue.endpoint().to_bytes());
+        control.say(&Message::Hello(pair.queue.endpoint().to_bytes()));
         let (coming, places) = (VecDeque::new(), Granting::default());
         Ok(Self { pair, targets, coming, control, places, granted: 0, written: 0, more: false, ended: None })
     }
@@ -146,7 +147,7 @@ impl RdmaReceiver {
         let slot = self.places.number();
         *state = Progress::Granted(slot);
         self.granted += 1;
-        self.control.grant(&grant(slot, &region, &room.part));
+        self.control.say(&Message::Grant(grant(slot, &region, &room.part)));
         Ok(())
     }
 
@@ -162,7 +163,7 @@ impl RdmaReceiver {
             && let Ok(region) = self.targets.region(room.part.buffer())
         {
             let slot = self.places.number();
-            self.control.grant(&grant(slot, &region, &room.part));
+            self.control.say(&Message::Grant(grant(slot, &region, &room.part)));
             self.places.granted(slot, size, room);
         }
     }
@@ -228,9 +229,9 @@ impl RdmaReceiver {
                 return Ok(());
             }
             match self.control.next()? {
-                Some(Message::Packet(packet)) => self.packet(packet)?,
-                Some(Message::Hello(endpoint)) => self.pair.connect(&endpoint, self.control.peer_ip()?)?,
-                Some(Message::Grant(_)) => return Err(PeerFault::OutOfPlace("a place for a frame").into()),
+                Some(Said::Packet(packet)) => self.packet(packet)?,
+                Some(Said::Hello(endpoint)) => self.pair.connect(&endpoint, self.control.peer_ip()?)?,
+                Some(Said::Grant(_)) => return Err(PeerFault::OutOfPlace("a place for a frame").into()),
                 None => return Ok(()),
             }
             self.grant(pages)?;
@@ -271,7 +272,7 @@ impl Receiver for RdmaReceiver {
     }
 
     fn send_packet(&mut self, packet: &[u8]) {
-        self.control.packet(packet);
+        self.control.say(&Message::Packet(packet));
     }
 
     fn flush(&mut self) -> Result<(), LinkError> {

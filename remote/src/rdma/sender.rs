@@ -10,10 +10,11 @@ use pagecast_verbs::{
 };
 
 use super::RdmaError;
-use super::control::{Control, Grant, Message};
+use super::control::{Control, Said};
 use super::domain::Sources;
 use super::link::{DEPTH, Pair};
 use super::places::Granted;
+use super::wire::{Grant, Message};
 use crate::limits::{MAX_FRAMES_UNDER_WAY, MAX_IN_A_ROW, STALLED};
 use crate::link::{FromSubscriber, LinkFigures, Payload, PollFds, Sender};
 use crate::pulse::Role;
@@ -86,7 +87,7 @@ impl RdmaSender {
     pub fn new(channel: Channel, sources: &Arc<Sources>) -> Result<Self, LinkError> {
         let pair = Pair::new(sources.domain(), sources.gid())?;
         let mut control = Control::new(channel, Role::Answers);
-        control.hello(&pair.queue.endpoint().to_bytes());
+        control.say(&Message::Hello(pair.queue.endpoint().to_bytes()));
         Ok(Self {
             pair,
             frames: VecDeque::new(),
@@ -216,11 +217,11 @@ impl Sender for RdmaSender {
     }
 
     fn send_packet(&mut self, packet: &[u8]) {
-        self.control.packet(packet);
+        self.control.say(&Message::Packet(packet));
     }
 
     fn send_frame(&mut self, frame: u64, packet: &[u8], payload: Payload) {
-        self.control.packet(packet);
+        self.control.say(&Message::Packet(packet));
         let size = payload.parts.iter().map(|part| part.length() as u64).sum();
         match size {
             0 => self.empty.push(frame),
@@ -251,9 +252,9 @@ impl Sender for RdmaSender {
         self.more = false;
         for _ in 0..MAX_IN_A_ROW {
             match self.control.next()? {
-                Some(Message::Packet(packet)) => events.push(FromSubscriber::Packet(packet)),
-                Some(Message::Hello(endpoint)) => self.pair.connect(&endpoint, self.control.peer_ip()?)?,
-                Some(Message::Grant(grant)) => {
+                Some(Said::Packet(packet)) => events.push(FromSubscriber::Packet(packet)),
+                Some(Said::Hello(endpoint)) => self.pair.connect(&endpoint, self.control.peer_ip()?)?,
+                Some(Said::Grant(grant)) => {
                     self.places.push(grant)?;
                     self.post()?;
                 }
