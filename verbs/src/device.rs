@@ -13,8 +13,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::ffi::*;
 use crate::port::{MAX_GIDS, PortState};
-use crate::table::{LIBRARY, Table};
-use crate::{DeviceError, Gid, LoadError, PortAttributes};
+use crate::table::{CM_LIBRARY, LIBRARY, Table};
+use crate::{Cm, CmError, DeviceError, Gid, LoadError, PortAttributes};
 
 /// libibverbs.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub struct Verbs {
     table: Table,
     /// Which world of fake devices; the library has none.
     world: c_int,
+    /// Whether immediates may be used where the device has them.
+    immediates: bool,
 }
 
 impl fmt::Debug for Verbs {
@@ -34,14 +36,14 @@ impl Verbs {
     /// The library: loaded now, or linked with the feature `rdma-sys`.
     pub fn open() -> Result<Self, LoadError> {
         #[cfg(feature = "rdma-sys")]
-        return Ok(Self { table: Table::linked()?, world: 0 });
+        return Ok(Self::of_world(Table::linked()?, 0));
         #[cfg(not(feature = "rdma-sys"))]
         Self::load()
     }
 
     /// The library, loaded now.
     pub fn load() -> Result<Self, LoadError> {
-        Ok(Self { table: Table::load(LIBRARY)?, world: 0 })
+        Ok(Self::of_world(Table::load(LIBRARY)?, 0))
     }
 
     /// For tests of what is said when it cannot be loaded.
@@ -49,12 +51,32 @@ impl Verbs {
     /// # Safety
     /// `library` must not exist, lack libibverbs' functions, or be libibverbs.
     pub unsafe fn load_from(library: &str) -> Result<Self, LoadError> {
-        Ok(Self { table: Table::load(library)?, world: 0 })
+        Ok(Self::of_world(Table::load(library)?, 0))
     }
 
-    #[cfg(feature = "fake")]
     pub(crate) fn of_world(table: Table, world: c_int) -> Self {
-        Self { table, world }
+        Self { table, world, immediates: true }
+    }
+
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The same, but all devices that are opened from now on count as ones without immediates, as those of iWARP are.
+    pub fn without_immediates(self) -> Self {
+        Self { immediates: false, ..self }
+    }
+
+    /// What connects by RDMA-CM: librdmacm, loaded now, or linked with the feature `rdma-sys`.
+    ///
+    /// # Errors
+    /// [`LoadError`]; fake devices have none.
+    pub fn cm(&self) -> Result<Cm, LoadError> {
+        if self.world != 0 {
+            let why = "fake devices are connected without it".to_owned();
+            return Err(LoadError::NoLibrary { library: CM_LIBRARY.to_owned(), why });
+        }
+        Cm::open(self.table)
     }
 
     /// The names of all devices.
@@ -72,15 +94,16 @@ impl Verbs {
             NonNull::new(context).ok_or_else(|| DeviceError::last("ibv_open_device"))
         })?;
         let failed = AtomicBool::new(false);
-        let device = Device { table: self.table, context, name: name.into(), failed };
+        let immediates = self.immediates;
+        let device = Device { table: self.table, context, name: name.into(), immediates, failed };
         device.unblock_events()?;
         Ok(Arc::new(device))
     }
 
     /// The first device with a RoCEv2 entry for `address` at an active port, and that entry. Index 0 is never just taken:
-    /// it is often a RoCEv1 or a link-local entry.
+    /// it is often a RoCEv1 or a link-local entry. Where no port has one, the iWARP device that RDMA-CM takes for the address.
     pub fn device_for(&self, address: IpAddr) -> Result<(Arc<Device>, Gid), DeviceError> {
-        let (mut down, mut closed) = (None, None);
+        let (mut down, mut closed, mut iwarp) = (None, None, false);
         for name in self.devices()? {
             let device = match self.open_device(&name) {
                 Ok(device) => device,
@@ -91,13 +114,24 @@ impl Verbs {
                     continue;
                 }
             };
+            iwarp |= device.transport() == Transport::Iwarp;
             match device.gid_for(address) {
                 Ok(gid) => return Ok((device, gid)),
                 Err(error @ DeviceError::PortDown { .. }) => down = Some(error),
                 Err(_) => {}
             }
         }
-        Err(down.or(closed).unwrap_or(DeviceError::NoGid(address)))
+        // iWARP has no addresses of its own
+        match self.iwarp_device_for(address).ok().filter(|_| iwarp) {
+            Some(found) => Ok(found),
+            None => Err(down.or(closed).unwrap_or(DeviceError::NoGid(address))),
+        }
+    }
+
+    fn iwarp_device_for(&self, address: IpAddr) -> Result<(Arc<Device>, Gid), CmError> {
+        let device = self.open_device(&self.cm()?.device_of(address)?)?;
+        let gid = device.gids(1)?.into_iter().next().filter(|_| device.transport() == Transport::Iwarp);
+        Ok((device, gid.ok_or(DeviceError::NoGid(address))?))
     }
 
     fn name_of(&self, device: *mut ibv_device) -> String {
@@ -150,11 +184,24 @@ pub struct DeviceAttributes {
     pub ports: u8,
 }
 
+/// How a device's packets travel.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// InfiniBand's, and so RoCE's.
+    InfiniBand,
+    /// On TCP. Queue pairs come up by RDMA-CM only.
+    Iwarp,
+    /// Something else.
+    Other(i32),
+}
+
 /// An open device.
 pub struct Device {
     pub(crate) table: Table,
     pub(crate) context: NonNull<ibv_context>,
     name: String,
+    immediates: bool,
     /// Whether it has said that it is gone or broken.
     pub(crate) failed: AtomicBool,
 }
@@ -174,6 +221,21 @@ impl Device {
     /// Its name, as `rdma link` shows it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How its packets travel.
+    pub fn transport(&self) -> Transport {
+        // SAFETY: the context is open while `self` lives, and its device as long.
+        match unsafe { (*(*self.context.as_ptr()).device).transport_type } {
+            IBV_TRANSPORT_IB => Transport::InfiniBand,
+            IBV_TRANSPORT_IWARP => Transport::Iwarp,
+            other => Transport::Other(other),
+        }
+    }
+
+    /// Whether a write can carry an immediate.
+    pub fn has_immediates(&self) -> bool {
+        self.immediates && self.transport() != Transport::Iwarp
     }
 
     /// What it can do.

@@ -1,15 +1,18 @@
 //! What can go wrong, with the remedy in the message.
 
+use std::net::{IpAddr, SocketAddr};
+
 use nix::errno::Errno;
 
-use crate::table::PACKAGE;
+use crate::cm::MAX_PRIVATE;
+use crate::table::package;
 
 /// Why there are no verbs in this process.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The library is not installed.
-    #[error("{library} cannot be loaded ({why}); install {PACKAGE}")]
+    #[error("{library} cannot be loaded ({why}); install {}", package(library))]
     NoLibrary {
         /// What was looked for.
         library: String,
@@ -17,7 +20,7 @@ pub enum LoadError {
         why: String,
     },
     /// A library without a function that is needed.
-    #[error("{library} has no `{symbol}`; rdma-core 32 or newer is needed ({PACKAGE})")]
+    #[error("{library} has no `{symbol}`; rdma-core 32 or newer is needed ({})", package(library))]
     TooOld {
         /// What was loaded.
         library: String,
@@ -40,9 +43,9 @@ pub enum DeviceError {
     NoSuchDevice(String),
     /// No port has that address.
     #[error(
-        "no RDMA port has a RoCEv2 entry for {0}; `rdma link` and `ip addr` show which interfaces have one"
+        "no RDMA port has a RoCEv2 entry for {0}, nor is it an iWARP device's; `rdma link` and `ip addr` show which interfaces have one"
     )]
-    NoGid(std::net::IpAddr),
+    NoGid(IpAddr),
     /// The port is down.
     #[error("port {port} of {device} is not active ({state:?}); `ip link set … up`, or look at the cable")]
     PortDown {
@@ -216,6 +219,9 @@ pub enum PostError {
     /// Registered for sending only.
     #[error("the memory region is not registered for receiving")]
     NotWritable,
+    /// An immediate over a device without them.
+    #[error("the device has no immediates")]
+    NoImmediates,
     /// The queue pair is not in the state for it.
     #[error("the queue pair is in state {0:?}")]
     WrongState(crate::State),
@@ -240,6 +246,59 @@ pub enum ConnectError {
     #[error("the queue pair is in state {0:?}")]
     WrongState(crate::State),
     /// The device refused.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// Why there is no connection by RDMA-CM.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum CmError {
+    /// librdmacm is not there.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The kernel's part of it is not there.
+    #[error("this kernel has no RDMA-CM: `modprobe rdma_ucm`, and /dev/infiniband/rdma_cm must be there")]
+    NoManager,
+    /// The address is no RDMA device's.
+    #[error("no RDMA device has the address {0}, says RDMA-CM; `rdma link` and `ip addr` show which have")]
+    NoDevice(IpAddr),
+    /// The queue pair belongs to another device than the address.
+    #[error(
+        "the address belongs to the device {there}, and the queue pair to {ours}: an interface should have one RDMA device"
+    )]
+    OtherDevice {
+        /// The queue pair's.
+        ours: String,
+        /// The address's.
+        there: String,
+    },
+    /// More private data than fits.
+    #[error("{length} bytes of private data, a connection carries {MAX_PRIVATE}")]
+    PrivateData {
+        /// What was given.
+        length: usize,
+    },
+    /// The peer cannot be reached.
+    #[error("{to} cannot be reached by RDMA ({what}, {status})")]
+    Unreachable {
+        /// Whither.
+        to: SocketAddr,
+        /// What failed.
+        what: &'static str,
+        /// What the kernel says.
+        status: i32,
+    },
+    /// The peer refused.
+    #[error("{0} refused the RDMA connection")]
+    Refused(SocketAddr),
+    /// It took too long.
+    #[error("no RDMA connection with {0} in time")]
+    TimedOut(SocketAddr),
+    /// The queue pair cannot be connected.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A call failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
 }

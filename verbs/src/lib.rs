@@ -1,4 +1,4 @@
-//! RDMA verbs for Pagecast: libibverbs behind one function table, and ownership that keeps its rules.
+//! RDMA verbs for Pagecast: libibverbs and librdmacm behind a function table each, and ownership that keeps its rules.
 //!
 //! ```text
 //! Verbs ─► Device ─► ProtectionDomain ─► MemoryRegion (keeps what it registers)
@@ -9,9 +9,12 @@
 //! destroyed before its completion queue and before the regions of its work are let go, regions before their domain, that
 //! before the device.
 //!
-//! libibverbs is loaded at run time, so programs start without it. `ibv_fork_init` is not called: it slows every
+//! Queue pairs come up by what both ends tell each other ([`Endpoint`]), or by RDMA-CM ([`Connection`]), as iWARP wants it.
+//!
+//! The libraries are loaded at run time, librdmacm when it is first needed, so programs start without it. `ibv_fork_init` is not called: it slows every
 //! registration down, and current kernels copy pinned pages at fork by themselves.
 
+mod cm;
 mod completion;
 pub mod counters;
 mod device;
@@ -31,10 +34,11 @@ mod table;
 #[cfg(test)]
 mod testing;
 
+pub use cm::{Cm, Connection, Listener, MAX_PRIVATE, Request, Standing};
 pub use completion::{CompletionQueue, MAX_SPIN};
-pub use device::{Device, DeviceAttributes, Verbs};
+pub use device::{Device, DeviceAttributes, Transport, Verbs};
 pub use domain::ProtectionDomain;
-pub use error::{ConnectError, DeviceError, LoadError, PostError, RegisterError};
+pub use error::{CmError, ConnectError, DeviceError, LoadError, PostError, RegisterError};
 pub use event::Event;
 pub use gid::{Gid, GidKind};
 pub use memlock::lockable;

@@ -116,7 +116,13 @@ unsafe extern "C" fn open_device(device: *mut ibv_device) -> *mut ibv_context {
         after_post_recv: [unused; 5],
     };
     let fd = event.as_raw_fd();
-    let base = ibv_context { device: null_mut(), ops, cmd_fd: -1, async_fd: fd, num_comp_vectors: 1 };
+    let base = ibv_context {
+        device: std::ptr::from_ref(&device.base).cast_mut(),
+        ops,
+        cmd_fd: -1,
+        async_fd: fd,
+        num_comp_vectors: 1,
+    };
     let made = Box::into_raw(Box::new(FakeContext { base, device, world: world.clone(), event }));
     world.model().devices[device.index].contexts.insert(made.addr(), (fd, Default::default()));
     made.cast()

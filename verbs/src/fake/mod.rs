@@ -123,7 +123,13 @@ impl Fake {
         let device = |(index, address): (usize, &IpAddr)| -> &'static FakeDevice {
             let name = CString::new(format!("fake{id}-{index}")).unwrap_or_default();
             // pointers to devices may be used after their list was freed
-            Box::leak(Box::new(FakeDevice { name, world: id, index, address: *address }))
+            Box::leak(Box::new(FakeDevice {
+                base: ibv_device { _ops: [0; 2], node_type: 1, transport_type: IBV_TRANSPORT_IB },
+                name,
+                world: id,
+                index,
+                address: *address,
+            }))
         };
         let devices: Vec<_> = addresses.iter().enumerate().map(device).collect();
         let model = Mutex::new(Model::new(devices.len()));

@@ -10,8 +10,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::World;
 use crate::ffi::*;
 
-/// Behind `ibv_device`.
+#[repr(C)]
 pub(super) struct FakeDevice {
+    pub(super) base: ibv_device,
     pub(super) name: CString,
     pub(super) world: c_int,
     pub(super) index: usize,

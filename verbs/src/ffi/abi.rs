@@ -4,10 +4,12 @@
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
-/// Only ever behind a pointer.
+/// The first fields: the library allocates it.
 #[repr(C)]
 pub(crate) struct ibv_device {
-    _opaque: [u8; 0],
+    pub(crate) _ops: [usize; 2],
+    pub(crate) node_type: c_int,
+    pub(crate) transport_type: c_int,
 }
 
 #[repr(C)]

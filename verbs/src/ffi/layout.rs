@@ -18,6 +18,8 @@ macro_rules! field {
 
 /// All that the crate relies on: C's expression and our number.
 pub(crate) const LAYOUT: &[(&str, usize)] = &[
+    field!(ibv_device, node_type),
+    field!(ibv_device, transport_type),
     size!(ibv_sge),
     field!(ibv_sge, addr),
     field!(ibv_sge, length),
@@ -172,6 +174,29 @@ pub(crate) const LAYOUT: &[(&str, usize)] = &[
     size!(ibv_async_event),
     field!(ibv_async_event, element),
     field!(ibv_async_event, event_type),
+    size!(rdma_event_channel),
+    field!(rdma_event_channel, fd),
+    field!(rdma_cm_id, verbs),
+    field!(rdma_cm_id, channel),
+    field!(rdma_cm_id, context),
+    field!(rdma_cm_id, qp),
+    field!(rdma_cm_id, src, "route.addr.src_storage"),
+    field!(rdma_cm_id, dst, "route.addr.dst_storage"),
+    size!(rdma_conn_param),
+    field!(rdma_conn_param, private_data),
+    field!(rdma_conn_param, private_data_len),
+    field!(rdma_conn_param, responder_resources),
+    field!(rdma_conn_param, initiator_depth),
+    field!(rdma_conn_param, flow_control),
+    field!(rdma_conn_param, retry_count),
+    field!(rdma_conn_param, rnr_retry_count),
+    field!(rdma_conn_param, srq),
+    field!(rdma_conn_param, qp_num),
+    field!(rdma_cm_event, id),
+    field!(rdma_cm_event, listen_id),
+    field!(rdma_cm_event, event),
+    field!(rdma_cm_event, status),
+    field!(rdma_cm_event, conn, "param.conn"),
 ];
 
 /// Prints C's numbers, one per line.
@@ -179,7 +204,7 @@ fn c_program() -> String {
     let lines: String =
         LAYOUT.iter().map(|(fact, _)| format!("  printf(\"%zu\\n\", (size_t)({fact}));\n")).collect();
     format!(
-        "#include <infiniband/verbs.h>\n#include <stddef.h>\n#include <stdio.h>\nint main(void) {{\n{lines}  return 0;\n}}\n"
+        "#include <infiniband/verbs.h>\n#include <rdma/rdma_cma.h>\n#include <stddef.h>\n#include <stdio.h>\nint main(void) {{\n{lines}  return 0;\n}}\n"
     )
 }
 
@@ -192,7 +217,10 @@ fn c_numbers() -> Result<Vec<usize>, String> {
     let compiler = Command::new("cc").arg("-o").arg(&program).arg(&source).output();
     let compiled = compiler.map_err(|error| format!("no C compiler: {error}"))?;
     if !compiled.status.success() {
-        return Err(format!("libibverbs-dev: {}", String::from_utf8_lossy(&compiled.stderr)));
+        return Err(format!(
+            "libibverbs-dev and librdmacm-dev: {}",
+            String::from_utf8_lossy(&compiled.stderr)
+        ));
     }
     let output = Command::new(&program).output().unwrap();
     Ok(String::from_utf8(output.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect())

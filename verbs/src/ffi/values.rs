@@ -2,6 +2,9 @@
 
 use std::ffi::{c_int, c_uint};
 
+pub(crate) const IBV_TRANSPORT_IB: c_int = 0;
+pub(crate) const IBV_TRANSPORT_IWARP: c_int = 1;
+
 pub(crate) const IBV_QPT_RC: c_uint = 2;
 
 pub(crate) const IBV_QPS_INIT: c_uint = 1;
@@ -58,3 +61,18 @@ pub(crate) const IBV_EVENT_QP_ACCESS_ERR: c_uint = 3;
 pub(crate) const IBV_EVENT_DEVICE_FATAL: c_uint = 8;
 pub(crate) const IBV_EVENT_PORT_ACTIVE: c_uint = 9;
 pub(crate) const IBV_EVENT_PORT_ERR: c_uint = 10;
+
+pub(crate) const RDMA_PS_TCP: c_uint = 0x0106;
+
+pub(crate) const RDMA_CM_EVENT_ADDR_RESOLVED: c_uint = 0;
+pub(crate) const RDMA_CM_EVENT_ADDR_ERROR: c_uint = 1;
+pub(crate) const RDMA_CM_EVENT_ROUTE_RESOLVED: c_uint = 2;
+pub(crate) const RDMA_CM_EVENT_ROUTE_ERROR: c_uint = 3;
+pub(crate) const RDMA_CM_EVENT_CONNECT_REQUEST: c_uint = 4;
+pub(crate) const RDMA_CM_EVENT_CONNECT_RESPONSE: c_uint = 5;
+pub(crate) const RDMA_CM_EVENT_CONNECT_ERROR: c_uint = 6;
+pub(crate) const RDMA_CM_EVENT_UNREACHABLE: c_uint = 7;
+pub(crate) const RDMA_CM_EVENT_REJECTED: c_uint = 8;
+pub(crate) const RDMA_CM_EVENT_ESTABLISHED: c_uint = 9;
+pub(crate) const RDMA_CM_EVENT_DISCONNECTED: c_uint = 10;
+pub(crate) const RDMA_CM_EVENT_DEVICE_REMOVAL: c_uint = 11;

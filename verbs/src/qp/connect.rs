@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use crate::ffi::*;
 use crate::port::LinkLayer;
-use crate::{ConnectError, DeviceError, Gid, Mtu, PortAttributes};
+use crate::{ConnectError, DeviceError, Gid, Mtu, PortAttributes, Transport};
 
 use super::{QueuePair, State};
 
@@ -98,7 +98,7 @@ impl Default for Timing {
 
 impl Timing {
     /// As near to what was asked as the limits allow.
-    fn capped(self) -> Self {
+    pub(crate) fn capped(self) -> Self {
         Self {
             timeout: self.timeout.clamp(1, 31),
             retry: self.retry.min(MAX_RETRY),
@@ -147,6 +147,35 @@ impl QueuePair {
         }
         self.state = State::Ready;
         Ok(())
+    }
+
+    /// Its number, as the kernel knows it.
+    pub(crate) fn number(&self) -> u32 {
+        self.local.number
+    }
+
+    /// Whether it goes through its states by [`take_attributes`](Self::take_attributes). iWARP drivers do that by themselves.
+    pub(crate) fn is_told_its_peer(&self) -> bool {
+        self.domain.device().transport() != Transport::Iwarp
+    }
+
+    /// Takes on what RDMA-CM has found out for a state, but never tries for ever.
+    pub(crate) fn take_attributes(
+        &mut self,
+        attr: &mut ibv_qp_attr,
+        mask: i32,
+        timing: Timing,
+    ) -> Result<(), DeviceError> {
+        (attr.timeout, attr.retry_cnt, attr.rnr_retry) = (timing.timeout, timing.retry, timing.rnr_retry);
+        attr.min_rnr_timer = timing.min_rnr_timer;
+        self.modify(attr, mask)
+    }
+
+    /// RDMA-CM has connected it.
+    pub(crate) fn came_up(&mut self) {
+        if self.state == State::Init {
+            self.state = State::Ready;
+        }
     }
 
     fn receive_ready(&mut self, peer: &Endpoint, timing: Timing) -> Result<(), DeviceError> {

@@ -163,6 +163,11 @@ impl QueuePair {
         self.depth
     }
 
+    /// The name of its device.
+    pub fn device_name(&self) -> &str {
+        self.domain.device().name()
+    }
+
     /// The largest message, and so the largest write.
     pub fn max_message(&self) -> u32 {
         self.max_message

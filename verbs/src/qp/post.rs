@@ -8,7 +8,7 @@ use super::flight::{Entry, Flight, Held};
 use super::{MAX_PIECES, QueuePair, State};
 use crate::ffi::*;
 use crate::table::inline;
-use crate::{Access, DeviceError, MemoryRegion, PostError};
+use crate::{Access, DeviceError, MemoryRegion, PostError, Transport};
 
 /// Bytes of a region.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +133,9 @@ impl QueuePair {
         }
         let flags = IBV_SEND_SIGNALED | IBV_SEND_SOLICITED;
         match doorbell {
+            Doorbell::Immediate { .. } if !self.device().has_immediates() => {
+                return Err(PostError::NoImmediates);
+            }
             Doorbell::Immediate { write, value } => {
                 self.add(IBV_WR_RDMA_WRITE_WITH_IMM, flags, write.from, Some(write.to), value.to_be())?;
             }
@@ -195,6 +198,10 @@ impl QueuePair {
         })
     }
 
+    fn device(&self) -> &crate::Device {
+        self.domain.device()
+    }
+
     /// How many of the newest sends no signalled one follows.
     fn reported_back(&self) -> usize {
         self.signalled_at.min(self.send.len())
@@ -230,6 +237,10 @@ impl QueuePair {
         }
         let to = to.unwrap_or(Remote { address: 0, rkey: 0 });
         let wr_id = self.send.next_id(self.scratch.requests.len());
+        // Work that an iWARP device is not asked about may still be read when later work is done: soft-iWARP hands the pages
+        // themselves to TCP, which sends from them until the other end has them.
+        let asked = if self.device().transport() == Transport::Iwarp { IBV_SEND_SIGNALED } else { 0 };
+        let send_flags = send_flags | asked;
         let mut request = ibv_send_wr::NONE;
         (request.wr_id, request.opcode, request.send_flags, request.imm_data) =
             (wr_id, opcode, send_flags, imm_data);

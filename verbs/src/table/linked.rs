@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use super::Table;
+use super::{CmTable, Table};
 use crate::LoadError;
 use crate::ffi;
 
@@ -15,6 +15,7 @@ macro_rules! same_size {
 same_size! {
     ibv_sge ibv_send_wr ibv_recv_wr ibv_wc ibv_context_ops ibv_pd ibv_mr ibv_comp_channel ibv_qp_cap ibv_qp_init_attr
     ibv_gid_entry ibv_global_route ibv_ah_attr ibv_qp_attr ibv_port_attr ibv_device_attr ibv_async_event
+    rdma_event_channel rdma_conn_param
 }
 
 unsafe extern "C" {
@@ -59,6 +60,21 @@ fn find(symbol: &'static str) -> Result<*const c_void, LoadError> {
         "ibv_modify_qp" => address!(ibv_modify_qp),
         "ibv_destroy_qp" => address!(ibv_destroy_qp),
         "ibv_reg_dmabuf_mr" => address!(ibv_reg_dmabuf_mr),
+        "rdma_create_event_channel" => address!(rdma_create_event_channel),
+        "rdma_destroy_event_channel" => address!(rdma_destroy_event_channel),
+        "rdma_create_id" => address!(rdma_create_id),
+        "rdma_destroy_id" => address!(rdma_destroy_id),
+        "rdma_migrate_id" => address!(rdma_migrate_id),
+        "rdma_bind_addr" => address!(rdma_bind_addr),
+        "rdma_resolve_addr" => address!(rdma_resolve_addr),
+        "rdma_resolve_route" => address!(rdma_resolve_route),
+        "rdma_listen" => address!(rdma_listen),
+        "rdma_connect" => address!(rdma_connect),
+        "rdma_establish" => address!(rdma_establish),
+        "rdma_accept" => address!(rdma_accept),
+        "rdma_init_qp_attr" => address!(rdma_init_qp_attr),
+        "rdma_get_cm_event" => address!(rdma_get_cm_event),
+        "rdma_ack_cm_event" => address!(rdma_ack_cm_event),
         symbol => return Err(LoadError::TooOld { library: "rdma-sys".into(), symbol }),
     })
 }
@@ -67,6 +83,14 @@ impl Table {
     /// The linked functions.
     pub(crate) fn linked() -> Result<Self, LoadError> {
         // SAFETY: libibverbs' own functions, linked into this program.
+        unsafe { Self::fill(find) }
+    }
+}
+
+impl CmTable {
+    /// As [`Table::linked`].
+    pub(crate) fn linked() -> Result<Self, LoadError> {
+        // SAFETY: librdmacm's own functions, linked into this program.
         unsafe { Self::fill(find) }
     }
 }

@@ -13,7 +13,7 @@ use crate::pages::Pages;
 
 const DEPTH: Depth = Depth { send: 128, receive: 32, pieces: 4 };
 /// Longer than any of it may take on a loaded machine.
-const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// Verbs with two devices.
 pub(crate) struct Scene {
@@ -50,9 +50,14 @@ impl End {
     }
 }
 
+/// Two ends that are not connected.
+pub(crate) fn ends(scene: &Scene) -> [End; 2] {
+    scene.addresses.map(|address| End::new(&scene.verbs, address))
+}
+
 /// Two ends, connected.
 pub(crate) fn pair(scene: &Scene, timing: Timing) -> (End, End) {
-    let [mut a, mut b] = scene.addresses.map(|address| End::new(&scene.verbs, address));
+    let [mut a, mut b] = ends(scene);
     let (at_a, at_b) = (a.queue.endpoint(), b.queue.endpoint());
     a.queue.connect(&at_b, timing).unwrap();
     b.queue.connect(&at_a, timing).unwrap();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use pagecast_verbs::{
-    Access, CompletionQueue, ConnectError, Depth, DeviceError, Doorbell, LoadError, MAX_PIECES, MemoryRegion,
-    PostError, ProtectionDomain, QueuePair, RegisterError, Slice, Timing, Verbs, Write,
+    Access, Cm, CompletionQueue, ConnectError, Depth, DeviceError, Doorbell, LoadError, MAX_PIECES,
+    MemoryRegion, PostError, ProtectionDomain, QueuePair, RegisterError, Slice, Timing, Verbs, Write,
 };
 
 use crate::common::{pair, remote};
@@ -37,6 +37,29 @@ fn a_missing_library_names_the_package() {
     let other = unsafe { Verbs::load_from("libc.so.6") }.unwrap_err();
     assert!(matches!(other, LoadError::TooOld { .. }));
     assert!(other.to_string().contains("ibv_get_device_list"), "{other}");
+}
+
+#[test]
+fn without_librdmacm_all_else_is_there() {
+    let (_fake, scene) = world();
+    let none = scene.verbs.cm().unwrap_err();
+    assert!(none.to_string().contains("install librdmacm1"), "{none}");
+    // SAFETY: as above.
+    let missing = unsafe { Cm::load_from(&scene.verbs, "libpagecast-none.so.1") }.unwrap_err();
+    assert!(matches!(missing, LoadError::NoLibrary { .. }));
+    // SAFETY: as above.
+    let other = unsafe { Cm::load_from(&scene.verbs, "libc.so.6") }.unwrap_err();
+    assert!(other.to_string().contains("rdma_create_event_channel"), "{other}");
+    scene.verbs.device_for(scene.addresses[0]).unwrap();
+}
+
+#[test]
+fn immediates_can_be_done_without() {
+    let (_fake, scene) = world();
+    let (device, _) = scene.verbs.device_for(scene.addresses[0]).unwrap();
+    assert!(device.has_immediates());
+    let (device, _) = scene.verbs.clone().without_immediates().device_for(scene.addresses[0]).unwrap();
+    assert!(!device.has_immediates());
 }
 
 #[test]
