@@ -1,5 +1,7 @@
 //! `pagecast bench` with few and tiny frames: every figure is there, and the files are what they say.
 
+mod common;
+
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -151,6 +153,48 @@ fn peers_of_links_are_measured_or_named() {
 }
 
 #[test]
+fn links_by_rdma_are_measured_beside_ib_write_bw_or_what_is_missing_is_said() {
+    let rdma = ["remote", "--link", "rdma", "--frames", "10", "--warmup", "2"];
+    let place = common::Place::new();
+    let nobody = [&["bench"], &rdma[..], &["--addresses", "192.0.2.77"]].concat();
+    let output = common::finish(place.command_of(nobody).spawn().expect("it runs"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("RDMA cannot be measured here"), "{said}");
+    let here = [&["bench"], &rdma[..], &["--size", "65536", "--runs", "1"]].concat();
+    let output = common::finish(place.command_of(here).spawn().expect("it runs"));
+    if output.status.code() == Some(1) && output.stdout.is_empty() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("rdma link add") || said.contains("install"), "a remedy: {said}");
+        return common::skip(&said);
+    }
+    let (output, report, _) =
+        bench(&[&rdma[..], &["--size", "65536,128x64", "--subscribers", "1,2"]].concat());
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(report["cells"].as_array().expect("cells").len(), 6, "{report:#}");
+    for (transport, consumers) in [("ib-write-bw", 1), ("pagecast-rdma", 1), ("pagecast-rdma", 2)] {
+        let cell = cell(&report, transport, consumers);
+        let run = &cell["runs"][0];
+        assert!(run["error"].is_null(), "{cell:#}");
+        assert_eq!((&run["frames"], &run["dropped"]), (&10.into(), &0.into()), "{cell:#}");
+        assert_eq!(
+            run["wrong"] == 0,
+            transport == "pagecast-rdma",
+            "what is compared, and by whom: {cell:#}"
+        );
+        // All of it went over the cable between the two devices.
+        let wire = run["wire_bytes"].as_f64().expect("a number");
+        assert!(wire > (10 * consumers * 65536) as f64, "{cell:#}");
+        let summary = &cell["summary"];
+        assert!(summary["gb_per_second"]["median"].as_f64().expect("a number") > 0.0, "{cell:#}");
+        assert!(summary["sender_cpu_ms_per_frame"]["median"].as_f64().expect("a number") > 0.0, "{cell:#}");
+    }
+    let (told, notes) = (report["targets"].to_string(), report["notes"].to_string());
+    assert!(told.contains("throughput: pagecast rdma:// / ib_write_bw, 65536 bytes, 1->1"), "{told}");
+    assert!(notes.contains("RDMA from rxe0 (10.77.0.1") && notes.contains("has one receiver"), "{notes}");
+}
+
+#[test]
 fn wrong_usage_is_told_apart() {
     let local = [["--consumers", "0"], ["--consumers", "65"], ["--sizes", "7x7"], ["--backing", "paper"]];
     let remote = [
@@ -162,14 +206,20 @@ fn wrong_usage_is_told_apart() {
         ["--subscribers", "17"],
         ["--link", "pigeon"],
         ["--against", "shm"],
+        ["--against", "ib_write_bw"],
+        ["--addresses", "127.0.0.1"],
+        ["--addresses", "rxe0"],
         ["--frames", "0"],
         ["--runs", "0"],
         ["--pace", "slow"],
     ];
-    let local = local.map(|wrong| ("local", wrong));
-    for (what, wrong) in local.into_iter().chain(remote.map(|wrong| ("remote", wrong))) {
+    let mut all: Vec<(&str, Vec<&str>)> = local.iter().map(|wrong| ("local", wrong.to_vec())).collect();
+    all.extend(remote.iter().map(|wrong| ("remote", wrong.to_vec())));
+    all.push(("remote", vec!["--link", "rdma", "--against", "tcp-loop"]));
+    all.push(("remote", vec!["--link", "rdma", "--addresses", "10.0.0.1,10.0.0.2,10.0.0.3"]));
+    for (what, wrong) in all {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pagecast"));
-        let output = command.args(["bench", what]).args(wrong).output().expect("it runs");
+        let output = command.args(["bench", what]).args(&wrong).output().expect("it runs");
         assert_eq!(output.status.code(), Some(2), "{wrong:?}: {output:?}");
     }
 }

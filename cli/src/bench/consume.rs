@@ -6,7 +6,7 @@ use pagecast::{RecvError, Subscriber, SubscriberOptions};
 
 use super::contender::Transport;
 use super::job::{Job, Measured, Tally};
-use super::{floor, iperf, tcp_loop};
+use super::{floor, iperf, perftest, tcp_loop};
 use crate::workers::child::{Control, say};
 
 /// How long a consumer waits for a frame before it takes the run for ended.
@@ -15,10 +15,11 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Does a consumer's part of a run.
 pub(crate) fn consume(job: &Job, control: &Control) -> Result<(), String> {
     let tally = match job.contender.transport {
-        Transport::Pagecast | Transport::PagecastTcp => library(job, control),
+        Transport::Pagecast | Transport::PagecastTcp | Transport::PagecastRdma => library(job, control),
         Transport::Seqpacket => floor::consume(job, control),
         Transport::TcpLoop | Transport::TcpLoopNear => tcp_loop::consume(job, control),
         Transport::Iperf3 => return report(&iperf::consume(job, control)?, control),
+        Transport::IbWriteBw => return report(&perftest::consume(job, control)?, control),
         #[cfg(feature = "gstreamer")]
         _ => super::gstreamer::consume(job, control),
         #[cfg(not(feature = "gstreamer"))]
@@ -36,7 +37,8 @@ fn report(measured: &Measured, control: &Control) -> Result<(), String> {
 fn library(job: &Job, control: &Control) -> Result<Tally, String> {
     let mut tally = Tally::new(job);
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let subscriber = Subscriber::open(job.address()?, SubscriberOptions::default());
+    let options = SubscriberOptions { remote: job.remote(), ..SubscriberOptions::default() };
+    let subscriber = Subscriber::open(&job.source()?, options);
     let subscriber = subscriber.map_err(|error| text(&error))?;
     say("ready", &());
     loop {

@@ -14,12 +14,16 @@ pub(crate) enum Transport {
     Pagecast,
     /// The library, over TCP.
     PagecastTcp,
+    /// The library, by RDMA.
+    PagecastRdma,
     /// The least that TCP can do: a loop that sends and one that receives, over as many buffers.
     TcpLoop,
     /// The same with the send buffer that links of ours to the same host have.
     TcpLoopNear,
-    /// The program, its own frames and figures.
+    /// The program, its own bytes and figures.
     Iperf3,
+    /// The program, its own bytes and figures.
+    IbWriteBw,
     /// The source alone, in a pipeline: the baseline of all that follow.
     GstSource,
     /// pagecastsink and pagecastsrc.
@@ -69,17 +73,31 @@ impl Transport {
 
     /// Whether it is our own.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Self::Pagecast | Self::PagecastTcp | Self::GstPagecast)
+        matches!(self, Self::Pagecast | Self::PagecastTcp | Self::PagecastRdma | Self::GstPagecast)
     }
 
     /// Whether it crosses a network.
     pub(crate) fn is_remote(self) -> bool {
-        matches!(self, Self::PagecastTcp | Self::TcpLoop | Self::TcpLoopNear | Self::Iperf3 | Self::GstTcp)
+        matches!(
+            self,
+            Self::PagecastTcp
+                | Self::PagecastRdma
+                | Self::TcpLoop
+                | Self::TcpLoopNear
+                | Self::Iperf3
+                | Self::IbWriteBw
+                | Self::GstTcp
+        )
     }
 
     /// Whether it is the least that can be.
     pub(crate) fn is_floor(self) -> bool {
         matches!(self, Self::Seqpacket | Self::TcpLoop | Self::TcpLoopNear)
+    }
+
+    /// Whether it is a program that has one receiver and brings its own bytes.
+    pub(crate) fn has_one_receiver(self) -> bool {
+        matches!(self, Self::Iperf3 | Self::IbWriteBw)
     }
 
     /// Whether it is no transport, but what others are compared with.
@@ -104,9 +122,11 @@ impl Transport {
             Self::Seqpacket => "SEQPACKET floor",
             Self::Pagecast => "pagecast library",
             Self::PagecastTcp => "pagecast tcp://",
+            Self::PagecastRdma => "pagecast rdma://",
             Self::TcpLoop => "send/recv loop",
             Self::TcpLoopNear => "send/recv loop, near",
             Self::Iperf3 => "iperf3",
+            Self::IbWriteBw => "ib_write_bw",
             Self::GstSource => "bare source (gst)",
             Self::GstPagecast => "pagecastsink/src",
             Self::GstShm => "shmsink/src",

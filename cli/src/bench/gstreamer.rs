@@ -71,7 +71,9 @@ fn sink_description(job: &Job) -> String {
             )
         }
         Transport::GstUnixfd => format!("unixfdsink name=sink socket-path={path} sync=false"),
-        Transport::GstTcp => format!("tcpserversink name=sink host={} port=0 sync=false", job.host),
+        Transport::GstTcp => {
+            format!("tcpserversink name=sink host={} port=0 sync=false", job.route.publisher)
+        }
         Transport::GstTee => {
             let branch = |n| format!(" t. ! queue max-size-buffers=4 max-size-bytes=0 ! {}", app_sink(n));
             format!("tee name=t{}", (0..job.contender.consumers).map(branch).collect::<String>())
@@ -122,7 +124,7 @@ fn port(job: &Job, bin: &gst::Bin, control: &Control) -> Result<Option<String>, 
     let Some(sink) = sink else { return Ok(None) };
     loop {
         match sink.property::<i32>("current-port") {
-            port @ 1.. => return Ok(Some(format!("host={} port={port}", job.host))),
+            port @ 1.. => return Ok(Some(format!("host={} port={port}", job.route.publisher))),
             _ if control.stopped() || Instant::now() > until => return Err("it does not listen".to_owned()),
             _ => std::thread::sleep(Duration::from_millis(2)),
         }

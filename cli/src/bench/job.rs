@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use pagecast::latency::{Latency, LatencyFigures};
-use pagecast::{BackingChoice, Pool, PoolOptions};
+use pagecast::{BackingChoice, Pool, PoolOptions, RemoteOptions};
 use serde::{Deserialize, Serialize};
 
 use super::contender::{Contender, Transport};
+use super::route::Route;
 use super::size::FrameSize;
 use crate::stamp::{PAGE, read_stamp, stamp};
 use crate::workers::memory::Memory;
@@ -30,8 +31,8 @@ pub(crate) struct Job {
     pub(crate) backing: String,
     pub(crate) pool_limit: u64,
     pub(crate) socket: PathBuf,
-    /// The host, in links to other hosts.
-    pub(crate) host: String,
+    /// Between which addresses, in links to other hosts.
+    pub(crate) route: Route,
     /// Where the producer can be reached, when it has said so.
     pub(crate) address: Option<String>,
 }
@@ -71,8 +72,26 @@ impl Job {
     /// Where the library publishes.
     pub(crate) fn uri(&self) -> String {
         match self.contender.transport {
-            Transport::PagecastTcp => format!("tcp://{}:0", self.host),
+            Transport::PagecastTcp => self.route.listen("tcp"),
+            Transport::PagecastRdma => self.route.listen("rdma"),
             _ => format!("unix:{}", self.socket.display()),
+        }
+    }
+
+    /// Where the library subscribes.
+    pub(crate) fn source(&self) -> Result<String, String> {
+        let address = self.address()?;
+        Ok(match self.contender.transport {
+            Transport::PagecastTcp | Transport::PagecastRdma => self.route.connect(address),
+            _ => address.to_owned(),
+        })
+    }
+
+    /// Who may come over a network, and how.
+    pub(crate) fn remote(&self) -> RemoteOptions {
+        match self.contender.transport {
+            Transport::PagecastTcp | Transport::PagecastRdma => self.route.options(),
+            _ => RemoteOptions::default(),
         }
     }
 
@@ -218,7 +237,7 @@ mod tests {
             backing: "auto".into(),
             pool_limit: 1 << 30,
             socket: PathBuf::new(),
-            host: String::new(),
+            route: Route::LOOPBACK,
             address: None,
         }
     }

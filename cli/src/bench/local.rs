@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::contender::{Contender, Kind, Transport};
 use super::report::Bench;
+use super::route::Route;
 use super::series::{Pace, Plan, Series};
 use super::size::FrameSize;
 use crate::exit::Outcome;
@@ -63,8 +64,8 @@ impl Local {
         let mut notes = Vec::new();
         let contenders = self.plan(&mut notes);
         let (sizes, pace) = (self.sizes.clone(), self.pace);
-        let host = String::new();
-        self.series.run(Plan { bench: Bench::Local, contenders, sizes, pace, host, notes })
+        let route = Route::LOOPBACK;
+        self.series.run(Plan { bench: Bench::Local, contenders, sizes, pace, route, notes })
     }
 
     /// Everything that one run measures of one size, in order.

@@ -10,9 +10,12 @@ mod job;
 mod link;
 mod local;
 mod machine;
+mod perftest;
 mod produce;
+mod program;
 mod remote;
 mod report;
+mod route;
 mod run;
 mod series;
 mod size;
@@ -35,7 +38,8 @@ use crate::exit::Outcome;
 Examples:
   pagecast bench local --help
   pagecast bench local
-  pagecast bench remote --against tcp-loop,iperf3")]
+  pagecast bench remote --against tcp-loop,iperf3
+  pagecast bench remote --link rdma --size 640x480")]
 pub(crate) struct Bench {
     #[command(subcommand)]
     what: What,
@@ -45,7 +49,7 @@ pub(crate) struct Bench {
 enum What {
     /// Between processes of this machine.
     Local(local::Local),
-    /// To other hosts, by the loopback.
+    /// To other hosts, within this one.
     Remote(remote::Remote),
 }
 

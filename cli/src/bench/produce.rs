@@ -7,7 +7,7 @@ use pagecast::{Frame, Policy, Publisher, PublisherOptions};
 
 use super::contender::Transport;
 use super::job::{Job, Measured, fill};
-use super::{floor, iperf, tcp_loop};
+use super::{floor, iperf, perftest, tcp_loop};
 use crate::workers::child::{Control, say};
 use crate::workers::memory::Memory;
 use crate::workers::pace::Pacer;
@@ -20,10 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) fn produce(job: &Job, control: &Arc<Control>) -> Result<(), String> {
     match job.contender.transport {
         Transport::Source => bare(job, control),
-        Transport::Pagecast | Transport::PagecastTcp => library(job, control),
+        Transport::Pagecast | Transport::PagecastTcp | Transport::PagecastRdma => library(job, control),
         Transport::Seqpacket => floor::produce(job, control),
         Transport::TcpLoop | Transport::TcpLoopNear => tcp_loop::produce(job, control),
         Transport::Iperf3 => iperf::produce(job, control),
+        Transport::IbWriteBw => perftest::produce(job, control),
         #[cfg(feature = "gstreamer")]
         _ => super::gstreamer::produce(job, control),
         #[cfg(not(feature = "gstreamer"))]
@@ -113,6 +114,7 @@ fn library(job: &Job, control: &Control) -> Result<(), String> {
         policy: Policy::Auto,
         limit: job.pool_limit,
         block_deadline: Some(PATIENCE),
+        remote: job.remote(),
         ..PublisherOptions::default()
     };
     let pool = job.pool()?;

@@ -141,7 +141,8 @@ fn sum_up(job: &Job, done: &[Measured]) -> Run {
         fps: producer.frames.saturating_sub(1).max(1) as f64 / producer.usage.wall_seconds.max(1e-9),
         link: None,
         copied: producer.copied,
-        latency_us: slowest,
+        // Programs of others know none.
+        latency_us: slowest.filter(|latency| latency.max > 0.0),
     }
 }
 

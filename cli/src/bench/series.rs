@@ -8,6 +8,7 @@ use super::contender::Contender;
 use super::job::Job;
 use super::machine::Machine;
 use super::report::{self, Bench, Cell, Report, Terms};
+use super::route::Route;
 use super::run::{brief, run};
 use super::size::FrameSize;
 use super::{svg, targets};
@@ -64,8 +65,8 @@ pub(super) struct Plan {
     pub(super) contenders: Vec<Contender>,
     pub(super) sizes: Vec<FrameSize>,
     pub(super) pace: Pace,
-    /// The host of links to other hosts.
-    pub(super) host: String,
+    /// The ends of links to other hosts.
+    pub(super) route: Route,
     /// What is to be said of it.
     pub(super) notes: Vec<String>,
 }
@@ -155,7 +156,7 @@ impl Series {
             backing: self.backing.clone(),
             pool_limit: self.pool_limit,
             socket: folder.join("s"),
-            host: plan.host.clone(),
+            route: plan.route,
             address: None,
         }
     }

@@ -32,7 +32,7 @@ fn buffers(job: &Job) -> Result<Vec<Lease>, String> {
 }
 
 pub(super) fn produce(job: &Job, control: &Control) -> Result<(), String> {
-    let listener = TcpListener::bind((job.host.as_str(), 0)).map_err(text)?;
+    let listener = TcpListener::bind((job.route.publisher, 0)).map_err(text)?;
     say("ready", &listener.local_addr().map_err(text)?.to_string());
     let mut peers = Vec::new();
     listener.set_nonblocking(true).map_err(text)?;
