@@ -101,6 +101,12 @@ pub struct Hooks {
 
 /// Publishes frames to everybody who connects. Its methods may be called from any thread; frames keep the
 /// order in which [`Publisher::publish`] is called.
+///
+/// Dropping it ends all links. Subscribers on other hosts are waited for while what was sent to them still arrives:
+/// [`LAST_WORDS`] at most, [`LINGER`] where nothing moves.
+///
+/// [`LAST_WORDS`]: pagecast_remote::limits::LAST_WORDS
+/// [`LINGER`]: pagecast_remote::limits::LINGER
 pub struct Publisher {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,

@@ -1,9 +1,9 @@
 //! Beginnings and ends of remote links that go slowly, or not at all.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, listen, socket,
@@ -71,11 +71,14 @@ fn a_slow_network_gets_the_end_of_the_stream() {
     assert!(counted.ends_with(&format!("frames {FRAMES}")), "{counted}");
 }
 
-/// An address that answers nothing: its queue is full.
-fn black_hole() -> (OwnedFd, Vec<OwnedFd>, SocketAddr) {
+/// What keeps an address from answering: its queue is full.
+type Hole = (OwnedFd, Vec<OwnedFd>);
+
+fn hole(at: SocketAddr) -> (Hole, SocketAddr) {
+    let SocketAddr::V4(at) = at else { unreachable!("only these are asked for") };
     let new = |flags| socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a socket");
     let hole = new(SockFlag::SOCK_CLOEXEC);
-    bind(hole.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("a port");
+    bind(hole.as_raw_fd(), &SockaddrIn::from(at)).expect("a port");
     listen(&hole, Backlog::new(0).expect("a length")).expect("a queue");
     let address: SockaddrIn = getsockname(hole.as_raw_fd()).expect("its address");
     let fill = (0..4).map(|_| {
@@ -84,7 +87,7 @@ fn black_hole() -> (OwnedFd, Vec<OwnedFd>, SocketAddr) {
         filler
     });
     let fillers = fill.collect();
-    (hole, fillers, SocketAddr::from(([127, 0, 0, 1], address.port())))
+    ((hole, fillers), SocketAddrV4::from(address).into())
 }
 
 /// Connections to a port that are being made by this process.
@@ -101,7 +104,7 @@ fn attempts(port: u16) -> usize {
 
 #[test]
 fn a_publisher_that_reaches_for_nobody_is_dropped_at_once() {
-    let (_hole, fillers, address) = black_hole();
+    let (hole, address) = hole(SocketAddr::from(([127, 0, 0, 1], 0)));
     let nobody = TcpStream::connect_timeout(&address, Duration::from_millis(200));
     assert!(nobody.is_err(), "the control: nobody is let in there");
     drop(nobody);
@@ -111,7 +114,7 @@ fn a_publisher_that_reaches_for_nobody_is_dropped_at_once() {
     eventually("it reaches for the subscriber", || attempts(address.port()) > before);
     drop(publisher);
     assert!(attempts(address.port()) > before, "it waited until the attempt was over");
-    drop(fillers);
+    drop(hole);
 }
 
 #[test]
@@ -170,4 +173,83 @@ fn without_descriptors_a_subscriber_waits_for_better_times() {
     subscriber.expect("connected");
     publisher.publish(&stamped(&pool, 0, 1000)).expect("published");
     subscriber.try_follow(1).expect("followed");
+}
+
+/// How long dropping takes.
+fn end(publisher: Publisher) -> Duration {
+    let start = Instant::now();
+    drop(publisher);
+    start.elapsed()
+}
+
+#[test]
+fn who_reads_nothing_holds_no_end() {
+    let (publisher, uri) = publisher(patient());
+    let pool = Pool::new(PoolOptions::default());
+    publisher.set_pool(&pool);
+    let subscriber = Peer::start(PEER, &["victim", &uri]);
+    assert!(publisher.wait_for_subscribers(1, PATIENCE));
+    subscriber.stop();
+    for number in 0..8 {
+        publisher.publish(&stamped(&pool, number, 2_000_000)).expect("published");
+    }
+    publisher.close(Duration::ZERO);
+    // Less than who reads slowly is given.
+    let took = end(publisher);
+    assert!(took < pagecast_remote::limits::LAST_WORDS, "{took:?}");
+}
+
+#[test]
+fn who_hardly_reads_holds_no_end_for_long() {
+    let (publisher, uri) = publisher(patient());
+    let pool = Pool::new(PoolOptions::default());
+    publisher.set_pool(&pool);
+    let mut proxy = Peer::start(PEER, &["proxy", &uri, "buffer=65536"]);
+    let slow = proxy.expect("ready");
+    let subscriber = Peer::start(PEER, &["victim", &slow]);
+    assert!(publisher.wait_for_subscribers(1, PATIENCE));
+    proxy.say("down rate 10000");
+    proxy.expect("set");
+    for number in 0..8 {
+        publisher.publish(&stamped(&pool, number, 2_000_000)).expect("published");
+    }
+    publisher.publish_event("eos", &[]).expect("said");
+    publisher.close(Duration::from_secs(5));
+    // All of it would take a quarter of an hour.
+    let took = end(publisher);
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    drop(proxy);
+    let counted = subscriber.expect("leaked");
+    assert!(!counted.ends_with("frames 8"), "the control: it cannot have had all, {counted}");
+}
+
+#[test]
+fn a_host_with_many_dead_addresses_takes_no_longer_than_with_one() {
+    const HOLES: usize = 10;
+    // The same port at each of them, so the first chooses.
+    let (first, address) = hole(SocketAddr::from(([127, 0, 7, 1], 0)));
+    let others = (2..=HOLES).map(|last| hole(SocketAddr::from(([127, 0, 7, last as u8], address.port()))).0);
+    let _holes: Vec<Hole> = others.chain([first]).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let hosts = folder.path().join("hosts");
+    let lines: String = (1..=HOLES).map(|last| format!("127.0.7.{last} holes.test\n")).collect();
+    std::fs::write(&hosts, lines).expect("a file");
+    // A name of several addresses, as a process in its own mount namespace sees it.
+    let command = format!(
+        "mount --bind {} /etc/hosts && getent ahostsv4 holes.test | wc -l && exec {PEER} victim tcp://holes.test:{}",
+        hosts.display(),
+        address.port()
+    );
+    let subscriber = Peer::start("unshare", &["-m", "sh", "-c", &command]);
+    let Ok(seen) = subscriber.try_expect("") else { return skip("no mount namespaces") };
+    assert!(
+        seen.parse::<usize>().is_ok_and(|seen| seen >= HOLES),
+        "the control: one name, many addresses: {seen}"
+    );
+    let start = Instant::now();
+    let why = subscriber.expect("ended");
+    assert!(why.contains("holes.test") || why.contains("127.0.7."), "{why}");
+    // Each for itself would take as long as all of them may together.
+    let each = pagecast_remote::limits::CONNECT;
+    assert!(start.elapsed() < each * (HOLES as u32 - 2), "{:?}", start.elapsed());
 }
