@@ -3,6 +3,8 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use common::{Place, Running, eventually, expect_code, finish, json, stderr, stdout};
 
@@ -44,6 +46,44 @@ fn an_identity_is_made_once_and_says_what_to_do_with_it() {
     let fingerprint = json(&forced)["fingerprint"].as_str().unwrap().to_owned();
     assert!(fingerprint.starts_with("sha256:") && !said.contains(&fingerprint), "{fingerprint}");
     expect_code(&place.run("keygen --dir /proc/nowhere"), 1);
+}
+
+#[test]
+fn who_is_killed_while_it_makes_an_identity_can_be_run_again() {
+    let place = Place::new();
+    // As far as it could have come, and killed at any moment.
+    for round in 0..12 {
+        let folder = place.path().join(format!("id{round}"));
+        let keygen = format!("keygen --dir id{round}");
+        if round == 0 {
+            fs::create_dir(&folder).unwrap();
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+            fs::write(folder.join("key.part"), "half a k").unwrap();
+            fs::write(folder.join("certificate.part"), "").unwrap();
+        } else {
+            let mut killed = place.command(&keygen).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(2 * round));
+            killed.kill().unwrap();
+            finish(killed);
+        }
+        let there = ["key.pem", "certificate.pem"].map(|file| folder.join(file).exists());
+        expect_code(&place.run(&keygen), if there.contains(&true) { 4 } else { 0 });
+        if there[0] != there[1] {
+            expect_code(&place.run(&format!("{keygen} --force")), 0);
+        }
+        // It can be used: nobody listens, that is all.
+        let used = format!("recv tcp://127.0.0.1:{} -n 1 --identity id{round} --timeout 20", port());
+        expect_code(&place.run(&used), 3);
+        let left = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let parts: Vec<_> = left.filter(|name| name.to_string_lossy().ends_with(".part")).collect();
+        assert!(there[1] || parts.is_empty(), "{parts:?}");
+    }
+    // Between its two files: what is there may be somebody's, and it is said what to do.
+    fs::remove_file(place.path().join("id0/certificate.pem")).unwrap();
+    let half = place.run("keygen --dir id0");
+    expect_code(&half, 4);
+    assert!(stderr(&half).contains("key.pem is there already: with --force"), "{}", stderr(&half));
+    expect_code(&place.run("keygen --dir id0 --force"), 0);
 }
 
 #[test]
