@@ -65,7 +65,8 @@ pub mod stream;
 pub mod subscriber;
 
 pub use frame::{
-    Description, Evicted, Frame, FrameBuilder, FrameError, PlaneView, ReadError, ReadGuard, Segment,
+    Description, DrmFourcc, DrmModifier, Evicted, Frame, FrameBuilder, FrameError, Picture, PictureError,
+    PicturePlane, PlaneView, ReadError, ReadGuard, Segment,
 };
 pub use pool::{Lease, Pool, PoolError, PoolOptions};
 pub use publisher::{Hooks, Info, PublishError, Publisher, PublisherOptions};

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use pagecast_allocators::dma_buf::{CpuAccess, Direction, end_access};
 use pagecast_allocators::{
     AccessError, AllocError, Backing, BackingChoice, BackingKind, Buffer, Fallback, HugetlbBacking, Wants,
     WithFallback,
@@ -119,7 +120,7 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// An empty pool; buffers are made when they are first needed, or by [`Pool::populate`].
     pub fn new(options: PoolOptions) -> Self {
-        Self::of(pagecast_allocators::open(options.backing), options)
+        Self::of(pagecast_allocators::open(options.backing.clone()), options)
     }
 
     /// A pool of somebody's own backing.
@@ -143,6 +144,14 @@ impl Pool {
             reclaimers: Mutex::default(),
             registrar: Registrar::default(),
         }))
+    }
+
+    /// Whether the backing can be used at all: the device of one that has a device is opened.
+    ///
+    /// # Errors
+    /// What is in the way, and what would help.
+    pub fn check(&self) -> Result<(), PoolError> {
+        Ok(self.0.backing.check()?)
     }
 
     /// A buffer of at least `size` bytes, exclusively the caller's until it is published; never waits.
@@ -320,7 +329,7 @@ impl Pool {
     }
 
     fn lease(&self, buffer: Arc<Buffer>) -> Lease {
-        let lease = Lease { buffer: Some(buffer), home: self.clone() };
+        let lease = Lease { buffer: Some(buffer), home: self.clone(), writing: false };
         // Who reads on this host must not suffer from what a device cannot have.
         if let Err(error) = self.0.registrar.register(lease.buffer()) {
             tracing::warn!(%error, "a buffer cannot be registered for RDMA");
@@ -367,10 +376,15 @@ impl State {
 }
 
 /// A buffer that belongs to nobody else. Dropping it gives the buffer back to its pool.
+///
+/// The first access to the pages of a device's buffer tells the driver so (`DMA_BUF_IOCTL_SYNC`), and
+/// [`FrameBuilder::lease`](crate::FrameBuilder::lease) that the writing is over.
 #[derive(Debug)]
 pub struct Lease {
     buffer: Option<Arc<Buffer>>,
     home: Pool,
+    /// Whether a driver was told that the CPU writes.
+    writing: bool,
 }
 
 impl Lease {
@@ -387,17 +401,19 @@ impl Lease {
     /// Writes `bytes` at `offset`.
     ///
     /// # Errors
-    /// If they do not fit.
+    /// If they do not fit, or the driver does not let us.
     pub fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), AccessError> {
+        self.begin_writing()?;
         self.buffer().mapping().ok_or(AccessError::ReadOnly)?.copy_from(offset, bytes)
     }
 
-    /// All bytes of the buffer; none while somebody else has it, in a frame that was not given back.
+    /// All bytes of the buffer; none while somebody else has it, in a frame that was not given back, or if a driver does
+    /// not let the CPU have it.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        let buffer = self.buffer();
-        if Arc::strong_count(buffer) > 1 {
+        if Arc::strong_count(self.buffer()) > 1 || self.begin_writing().is_err() {
             return &mut [];
         }
+        let buffer = self.buffer();
         let mapped = buffer.mapping().and_then(|map| Some((map.as_mut_ptr()?, map.len())));
         let Some((start, len)) = mapped else { return &mut [] };
         // SAFETY: the mapping lives as long as the buffer, which this lease keeps. Nobody else in this
@@ -406,10 +422,35 @@ impl Lease {
         // frames in it have given them back, or were cut off and can only read.
         unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
+
+    /// Tells the driver, if there is one, that the CPU is going to write. Ordinary pages need no word.
+    fn begin_writing(&mut self) -> Result<(), AccessError> {
+        if self.writing {
+            return Ok(());
+        }
+        let Some(fd) = self.buffer().mapped_dma_buf() else { return Ok(()) };
+        CpuAccess::begin(fd, Direction::Write).map_err(AccessError::Device)?.keep_open();
+        self.writing = true;
+        Ok(())
+    }
+
+    /// Tells the driver that the CPU has written what it wanted, so that devices see it. [`FrameBuilder::lease`] does
+    /// this; who passes the buffer on in another way must.
+    ///
+    /// [`FrameBuilder::lease`]: crate::FrameBuilder::lease
+    pub fn end_writing(&mut self) {
+        if std::mem::take(&mut self.writing)
+            && let Some(fd) = self.buffer().mapped_dma_buf()
+            && let Err(error) = end_access(fd, Direction::Write)
+        {
+            tracing::warn!(%error, "a driver did not take in what was written");
+        }
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.end_writing();
         let Some(buffer) = self.buffer.take() else { return };
         let mut state = self.home.state();
         if buffer.is_spent() {

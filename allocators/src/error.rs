@@ -289,6 +289,9 @@ pub enum AccessError {
     /// The mapping was made for reading.
     #[error("the pages are mapped read-only")]
     ReadOnly,
+    /// The pages are a device's, which does not let the CPU have them.
+    #[error("the driver does not let the CPU have the pages: {0}")]
+    Device(Errno),
 }
 
 /// A name that stands for nothing.

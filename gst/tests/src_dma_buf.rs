@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gst::prelude::*;
 use gst_allocators::DmaBufMemory;
-use pagecast::allocators::{dma_buf, foreign};
+use pagecast::allocators::{DmaHeapBacking, DrmDumbBacking, dma_buf, foreign};
 use pagecast::{FaceKind, Frame, PublisherOptions, Times};
 use pagecast_tests::skip;
 use source::*;
@@ -106,4 +106,61 @@ fn no_dma_buf_is_an_error_with_a_remedy() {
     source.publish(0);
     let error = pipeline.error();
     assert!(error.contains("set face=auto"), "{error}");
+}
+
+/// From an element that fills pages of a device to one that reads them.
+fn through(backing: &str, frames: usize) {
+    const SOURCE: &str = "videotestsrc pattern=smpte75 ! video/x-raw,format=GRAY8,width=320,height=240";
+    let place = Place::new();
+    let expected = Pipeline::playing(&format!("{SOURCE} ! appsink name=a sync=false"));
+    let expected = pull(&expected.sink("a")).buffer_owned().unwrap();
+    let expected = expected.map_readable().unwrap();
+    let sink = format!("pagecastsink name=s {backing} policy=block wait-for-connection=true sync=false");
+    let writer = Pipeline::new(&format!("{SOURCE} ! {sink} uri={}", place.uri()));
+    writer.0.set_state(gst::State::Playing).expect("playing, or about to");
+    let reader = Pipeline::playing(&format!(
+        "pagecastsrc face=dma-buf uri={} ! appsink name=a sync=false",
+        place.uri()
+    ));
+    for at in 0..frames {
+        let sample = pull(&reader.sink("a"));
+        assert!(is_dma_buf(&sample));
+        let bytes = sample.buffer().unwrap().map_readable().unwrap();
+        assert!(bytes.as_slice() == expected.as_slice(), "{backing}: frame {at}");
+    }
+    let stats = writer.stats("s");
+    assert_eq!(stats.get::<u64>("copied"), Ok(0), "{stats}");
+    let kind = backing.split(['=', ' ']).nth(1).unwrap();
+    assert_eq!(stats.get::<&str>("backing"), Ok(kind), "{stats}");
+}
+
+#[test]
+fn elements_fill_pages_of_a_dma_heap() {
+    if DmaHeapBacking::open("system").is_err() {
+        return skip("the heap `system` cannot be opened");
+    }
+    through("backing=dma-heap", 50);
+    through("backing=dma-heap backing-device=system", 3);
+}
+
+#[test]
+fn elements_fill_dumb_buffers() {
+    if DrmDumbBacking::first().is_err() {
+        return skip("no DRM device makes dumb buffers");
+    }
+    through("backing=drm-dumb", 50);
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named_at_the_start() {
+    for (backing, device) in [("dma-heap", "nowhere"), ("drm-dumb", "/dev/dri/card999")] {
+        let place = Place::new();
+        let pipeline = Pipeline::new(&format!(
+            "videotestsrc ! pagecastsink backing={backing} backing-device={device} uri={}",
+            place.uri()
+        ));
+        assert!(pipeline.0.set_state(gst::State::Playing).is_err());
+        let error = pipeline.error();
+        assert!(error.contains(device), "{error}");
+    }
 }

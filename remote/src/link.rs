@@ -152,6 +152,10 @@ pub trait Sender: Send {
     fn is_busy(&self) -> bool;
     /// Takes over records, none of them a frame.
     fn send_packet(&mut self, packet: &[u8]);
+    /// Whether it can read these pages where they are. What it cannot must be copied to others before it is sent.
+    fn reaches(&self, _buffer: &Buffer) -> bool {
+        true
+    }
     /// Takes over a frame: a packet with its record alone, and its bytes.
     fn send_frame(&mut self, frame: u64, packet: &[u8], payload: Payload);
     /// Sends what can be sent; frames that have left in whole are appended to `done`, and their payload is

@@ -1,7 +1,7 @@
 //! Registrations of buffers with RDMA devices, kept with the buffers: one per domain, whoever asked for it.
 
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use pagecast_allocators::{Buffer, FaceKind, Mapping};
 use pagecast_verbs::{Access, Memory, MemoryRegion, ProtectionDomain, RegisterError};
@@ -23,6 +23,9 @@ unsafe impl Memory for Mapped {
 }
 
 struct Kept(Arc<MemoryRegion>);
+
+/// The device said that it cannot read these pages.
+struct Refused(Weak<ProtectionDomain>);
 
 /// Registers a buffer's mapping; the region keeps the mapping, not the buffer.
 ///
@@ -60,13 +63,26 @@ pub fn ensure(
     if let Some(region) = find(buffer, domain) {
         return Ok(Ensured { region, new: false });
     }
+    if is_refused(buffer, domain) {
+        return Err(RegisterError::BadPages);
+    }
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(region) = find(buffer, domain) {
         return Ok(Ensured { region, new: false });
     }
-    let region = make(buffer, domain, access)?;
+    let made = make(buffer, domain, access);
+    if access == Access::Source && matches!(made, Err(RegisterError::BadPages)) {
+        buffer.attach(Refused(Arc::downgrade(domain)));
+    }
+    let region = made?;
     buffer.attach(Kept(region.clone()));
     Ok(Ensured { region, new: true })
+}
+
+/// Whether the device was asked to read these pages, and cannot: they are another device's.
+fn is_refused(buffer: &Buffer, domain: &Arc<ProtectionDomain>) -> bool {
+    let is_it = |refused: &Refused| std::ptr::eq(refused.0.as_ptr(), Arc::as_ptr(domain)).then_some(());
+    buffer.attached(is_it).is_some()
 }
 
 fn make(

@@ -1,6 +1,7 @@
 //! A frame: where its bytes are and what they mean.
 
 mod guard;
+mod picture;
 
 use std::any::Any;
 use std::fmt;
@@ -15,7 +16,9 @@ use pagecast_ipc::wire::{FrameFlags, Meta, Plane, Times};
 
 use pagecast_verbs::ProtectionDomain;
 
+pub use drm_fourcc::{DrmFourcc, DrmModifier};
 pub use guard::{Evicted, ReadGuard};
+pub use picture::{Picture, PictureError, PicturePlane};
 
 use crate::pool::Lease;
 use crate::registration::{self, Part};
@@ -54,7 +57,7 @@ pub struct Segment {
     pub length: usize,
 }
 
-/// A plane as importers need it.
+/// A plane and where the CPU finds it; for importers see [`Frame::picture`].
 #[derive(Clone, Copy, Debug)]
 pub struct PlaneView<'a> {
     /// The descriptor that holds its bytes: the dma-buf face if the buffer has only that, else the memory
@@ -150,7 +153,8 @@ impl FrameBuilder {
 
     /// Appends the first `length` bytes of a filled buffer, which goes back to its pool with the frame.
     #[must_use]
-    pub fn lease(self, lease: Lease, length: usize) -> Self {
+    pub fn lease(self, mut lease: Lease, length: usize) -> Self {
+        lease.end_writing();
         let buffer = lease.buffer().clone();
         self.segment(buffer, 0, length).owner(lease)
     }
@@ -281,11 +285,17 @@ impl Frame {
     }
 
     fn plane(&self, plane: Plane) -> Option<PlaneView<'_>> {
+        let (segment, within) = self.segment_at(plane.offset)?;
+        view(segment, within, plane.stride)
+    }
+
+    /// The segment that has this byte of the frame, and which of its bytes that is.
+    fn segment_at(&self, offset: u64) -> Option<(&Segment, u64)> {
         let mut before = 0;
         for segment in &self.0.segments {
             let end = before + segment.length as u64;
-            if plane.offset < end {
-                return view(segment, plane.offset - before, plane.stride);
+            if offset < end {
+                return Some((segment, offset - before));
             }
             before = end;
         }

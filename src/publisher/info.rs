@@ -105,6 +105,8 @@ pub struct SubscriberInfo {
     pub rtt_us: Option<RoundTripFigures>,
     /// Bytes on the wire to one on another host, all framing included.
     pub wire_bytes: Option<u64>,
+    /// Frames that were copied for one on another host, because its link cannot read their pages.
+    pub copied: u64,
     /// The policy in force.
     pub policy: String,
     /// Frames delivered.
@@ -174,6 +176,7 @@ impl Core {
             fallback: remote.as_ref().and_then(|remote| remote.fallback.clone()),
             rtt_us: remote.as_ref().and_then(|remote| remote.rtt_us),
             wire_bytes: remote.as_ref().map(|remote| remote.wire_bytes),
+            copied: remote.as_ref().map_or(0, |remote| remote.copied),
             policy: self.books.policy(id).map(|policy| policy.to_string()).unwrap_or_default(),
             frames: counters.frames,
             dropped: counters.dropped,

@@ -27,6 +27,7 @@ use pagecast_ipc::wire::{Clock, Event};
 
 pub use buffers::{BufferInfo, FaceInfo, MAX_TOLD_BUFFERS, RegistrationInfo};
 pub use core::Departure;
+pub(crate) use core::Published;
 pub use info::{Info, PublisherFigures, SubscriberInfo};
 pub use options::PublisherOptions;
 pub(crate) use shared::Shared;

@@ -206,7 +206,11 @@ impl Shared {
     /// The publisher's pool, if it has one, is a device's to read from now on.
     pub(crate) fn register(&self, domain: &Arc<ProtectionDomain>) -> Result<(), RegisterError> {
         let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        pool.map_or(Ok(()), |pool| pool.register(domain, Access::Source))
+        match pool.map_or(Ok(()), |pool| pool.register(domain, Access::Source)) {
+            // Pages of another device: frames in them are copied on their way.
+            Err(RegisterError::BadPages) => Ok(()),
+            done => done,
+        }
     }
 
     /// A subscriber broke the protocol where its link came in.

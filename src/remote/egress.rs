@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -20,8 +20,9 @@ use pagecast_remote::window::Window;
 use pagecast_remote::{FromSubscriber, LinkError, Part, Payload, PeerFault, Sender};
 
 use super::outlet::{Outlet, RETRY, receive};
+use super::staging::Staging;
 use super::{Meter, Origin};
-use crate::publisher::Shared;
+use crate::publisher::{Published, Shared};
 
 /// Requests that wait to be passed to the publisher; more are dropped.
 const MAX_REQUESTS: usize = 64;
@@ -45,6 +46,8 @@ pub(super) struct Egress {
     backlog: VecDeque<Item>,
     outlet: Outlet,
     returns: Vec<u64>,
+    /// Pages for frames whose own the link cannot read.
+    staging: Staging,
     /// Whether a frame was too large.
     left_out: bool,
     /// Whether the link was given a small frame that it has not been told to send.
@@ -74,7 +77,7 @@ impl Egress {
     pub(super) fn new(
         link: Box<dyn Sender>,
         mut hello: Hello,
-        shared: &std::sync::Arc<Shared>,
+        shared: &Arc<Shared>,
         origin: Origin,
     ) -> Option<Self> {
         let (local, publishers) = Seqpacket::pair().ok()?;
@@ -89,7 +92,7 @@ impl Egress {
         Some(Self {
             link,
             local,
-            shared: std::sync::Arc::downgrade(shared),
+            shared: Arc::downgrade(shared),
             window,
             meter,
             epoch: 0,
@@ -97,6 +100,7 @@ impl Egress {
             backlog: VecDeque::new(),
             outlet,
             returns: Vec::new(),
+            staging: Staging::default(),
             left_out: false,
             small: false,
             hung_up: false,
@@ -261,8 +265,7 @@ impl Egress {
             self.leave_out(&frame);
             return;
         }
-        let segments = published.frame.segments().iter();
-        let parts = segments.filter_map(|s| Part::new(s.buffer.clone(), s.offset, s.length)).collect();
+        let Some(payload) = self.payload(&published) else { return self.returns.push(frame.id) };
         // Where the bytes lie here is nobody's business there.
         for segment in &mut frame.segments {
             (segment.buffer, segment.offset) = (0, 0);
@@ -272,13 +275,38 @@ impl Egress {
         let (id, message) = (frame.id, ToSubscriber::Frame(frame));
         let mut packet = PacketBuilder::default();
         packet.push(&encoded(&message));
+        self.link.send_frame(id, &packet.bytes(self.epoch), payload);
+    }
+
+    /// Where the link finds the frame's bytes; nowhere, if they cannot be had.
+    fn payload(&mut self, published: &Arc<Published>) -> Option<Payload> {
+        let frame = &published.frame;
+        if !frame.segments().iter().all(|segment| self.link.reaches(&segment.buffer)) {
+            return self.copied(frame);
+        }
+        let parts = frame.segments().iter();
+        let parts = parts.filter_map(|s| Part::new(s.buffer.clone(), s.offset, s.length)).collect();
         // A frame that came over a link is somebody else's, who may take it back.
-        let still_valid = published.frame.is_received().then(|| {
+        let still_valid = frame.is_received().then(|| {
             let published = published.clone();
             Box::new(move || published.frame.is_still_valid()) as Box<dyn Fn() -> bool + Send>
         });
-        let payload = Payload { parts, hold: Box::new(published), still_valid };
-        self.link.send_frame(id, &packet.bytes(self.epoch), payload);
+        Some(Payload { parts, hold: Box::new(published.clone()), still_valid })
+    }
+
+    /// The same bytes in pages that the link can read.
+    fn copied(&mut self, frame: &crate::Frame) -> Option<Payload> {
+        match self.staging.copy(frame) {
+            Ok(lease) => {
+                self.meter.count_copied();
+                let parts = Part::new(lease.buffer().clone(), 0, frame.size()).into_iter().collect();
+                Some(Payload { parts, hold: Box::new(lease), still_valid: None })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a frame could not be copied for another host, which misses it");
+                None
+            }
+        }
     }
 
     /// A frame too large for any link is the publisher's again; that is said once.

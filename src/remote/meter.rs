@@ -32,6 +32,9 @@ pub struct RemoteFigures {
     pub rtt_us: Option<RoundTripFigures>,
     /// Bytes that went over the wire in the direction of the frames, all framing included.
     pub wire_bytes: u64,
+    /// Frames that were copied because the link could not read their pages.
+    #[serde(default)]
+    pub copied: u64,
     /// Frames that the subscriber holds, or that are on their way to it.
     pub held: usize,
 }
@@ -42,6 +45,7 @@ struct State {
     peer: String,
     link: LinkFigures,
     credits: u32,
+    copied: u64,
     held: usize,
 }
 
@@ -75,6 +79,11 @@ impl Meter {
             }
         }
         (state.link, state.held) = (link, held);
+    }
+
+    /// A frame was copied for the link.
+    pub(super) fn count_copied(&self) {
+        self.state().copied += 1;
     }
 
     /// The subscriber may hold so many frames.
@@ -115,6 +124,7 @@ impl Meter {
             },
             rtt_us: state.link.round_trip.map(rtt),
             wire_bytes: state.link.wire_bytes,
+            copied: state.copied,
             held: state.held,
         }
     }

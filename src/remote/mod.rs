@@ -13,6 +13,7 @@ mod ingress;
 mod meter;
 mod outlet;
 mod serving;
+mod staging;
 mod times;
 
 pub use meter::{RemoteFigures, RoundTripFigures};

@@ -9,6 +9,7 @@ pub mod roles;
 pub mod scaling;
 pub mod scene;
 pub mod testbed;
+pub mod tracing;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::mem::{Discriminant, discriminant};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Backing, BackingKind, HugetlbBacking, MemfdBacking, Wants};
+use super::{Backing, BackingKind, DeviceBacking, HugetlbBacking, MemfdBacking, Wants};
 use crate::{AllocError, Buffer, UnknownName};
 
 /// Which backing a user asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum BackingChoice {
     /// Huge pages where they are reserved and not wasted, else ordinary pages.
     #[default]
@@ -18,22 +20,25 @@ pub enum BackingChoice {
     Memfd,
     /// Huge pages; ordinary ones where the reservation fails.
     Hugetlb,
+    /// The dma-heap of this name. Its buffers have a dma-buf face only; nothing else takes its place.
+    DmaHeap(String),
+    /// Dumb buffers of this DRM device, or of the first that makes some. As with heaps, nothing takes its place.
+    DrmDumb(Option<PathBuf>),
 }
 
-impl BackingChoice {
-    /// The name used in settings.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Memfd => "memfd",
-            Self::Hugetlb => "hugetlb",
-        }
-    }
-}
+/// The heap that every kernel with heaps has.
+const COMMON_HEAP: &str = "system";
 
 impl fmt::Display for BackingChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+        match self {
+            Self::Auto => f.pad("auto"),
+            Self::Memfd => f.pad("memfd"),
+            Self::Hugetlb => f.pad("hugetlb"),
+            Self::DmaHeap(name) => write!(f, "dma-heap:{name}"),
+            Self::DrmDumb(None) => f.pad("drm-dumb"),
+            Self::DrmDumb(Some(path)) => write!(f, "drm-dumb:{}", path.display()),
+        }
     }
 }
 
@@ -41,10 +46,21 @@ impl FromStr for BackingChoice {
     type Err = UnknownName;
 
     fn from_str(name: &str) -> Result<Self, UnknownName> {
-        [Self::Auto, Self::Memfd, Self::Hugetlb]
-            .into_iter()
-            .find(|choice| choice.as_str() == name)
-            .ok_or_else(|| UnknownName { what: "backing", name: name.into(), known: "auto, memfd, hugetlb" })
+        let (kind, device) = name.split_once(':').map_or((name, None), |(kind, device)| (kind, Some(device)));
+        match (kind, device) {
+            ("auto", None) => Ok(Self::Auto),
+            ("memfd", None) => Ok(Self::Memfd),
+            ("hugetlb", None) => Ok(Self::Hugetlb),
+            ("dma-heap", device) if device != Some("") => {
+                Ok(Self::DmaHeap(device.unwrap_or(COMMON_HEAP).to_owned()))
+            }
+            ("drm-dumb", device) if device != Some("") => Ok(Self::DrmDumb(device.map(PathBuf::from))),
+            _ => Err(UnknownName {
+                what: "backing",
+                name: name.into(),
+                known: "auto, memfd, hugetlb, dma-heap[:NAME], drm-dumb[:DEVICE]",
+            }),
+        }
     }
 }
 
@@ -114,6 +130,10 @@ impl Backing for WithFallback {
         self.first.granularity()
     }
 
+    fn check(&self) -> Result<(), AllocError> {
+        self.first.check()
+    }
+
     fn allocate(&self, size: usize, wants: &Wants) -> Result<Buffer, AllocError> {
         let mut failed = match self.first.allocate(size, wants) {
             Err(error) if error.is_worth_a_fallback() => error,
@@ -160,12 +180,14 @@ impl Backing for FrugalHugetlb {
     }
 }
 
-/// The backing for a user's choice.
+/// The backing for a user's choice. Devices are opened when they are first needed: see [`Backing::check`].
 pub fn open(choice: BackingChoice) -> WithFallback {
     let memfd: Box<dyn Backing> = Box::new(MemfdBacking::new());
     match choice {
         BackingChoice::Memfd => WithFallback::new(memfd, Vec::new()),
         BackingChoice::Auto => WithFallback::new(Box::<FrugalHugetlb>::default(), vec![memfd]),
         BackingChoice::Hugetlb => WithFallback::new(Box::new(HugetlbBacking::new()), vec![memfd]),
+        BackingChoice::DmaHeap(name) => WithFallback::new(Box::new(DeviceBacking::heap(name)), Vec::new()),
+        BackingChoice::DrmDumb(path) => WithFallback::new(Box::new(DeviceBacking::card(path)), Vec::new()),
     }
 }

@@ -1,6 +1,6 @@
 //! Dumb buffers of a DRM device: memory that its display can show.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,9 @@ use nix::errno::Errno;
 use super::{Backing, BackingKind, Wants, exported, rounded};
 use crate::error::errno_of;
 use crate::{AllocError, Buffer, PageSize};
+
+/// Where DRM devices are.
+const FOLDER: &str = "/dev/dri";
 
 /// Bytes of a line: a page of the smallest kind, so that drivers need not pad it.
 const LINE: u32 = 4096;
@@ -52,6 +55,26 @@ impl DrmDumbBacking {
         Ok(Self { path: path.to_owned(), card: Card(card) })
     }
 
+    /// Those of the first device that makes some.
+    ///
+    /// # Errors
+    /// Why the last one does not, or that there is none.
+    pub fn first() -> Result<Self, AllocError> {
+        let entries = fs::read_dir(FOLDER).into_iter().flatten().flatten();
+        let is_card = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("card");
+        let mut cards: Vec<_> = entries.filter(is_card).map(|entry| entry.path()).collect();
+        cards.sort();
+        let mut failed = AllocError::NoCard { path: FOLDER.into(), errno: Errno::ENOENT };
+        for path in cards {
+            let tried = Self::open(&path).and_then(|card| card.check().map(|()| card));
+            match tried {
+                Err(error) => failed = error,
+                card => return card,
+            }
+        }
+        Err(failed)
+    }
+
     fn export(&self, size: usize) -> io::Result<OwnedFd> {
         let lines = u32::try_from(size / LINE as usize).map_err(|_| Errno::ENOMEM)?;
         let dumb = self.card.create_dumb_buffer((LINE, lines), DrmFourcc::R8, 8)?;
@@ -69,6 +92,10 @@ impl Backing for DrmDumbBacking {
 
     fn granularity(&self) -> usize {
         PageSize::of_machine().bytes()
+    }
+
+    fn check(&self) -> Result<(), AllocError> {
+        self.allocate(1, &Wants::default()).map(drop)
     }
 
     fn allocate(&self, size: usize, wants: &Wants) -> Result<Buffer, AllocError> {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use crate::{AllocError, Buffer, MAX_BUFFER_SIZE, UnknownName};
 
 mod auto;
+mod device;
 mod dma_heap;
 mod drm_dumb;
 mod exported;
@@ -21,6 +22,8 @@ pub use hugetlb::HugetlbBacking;
 pub use memfd::MemfdBacking;
 #[cfg(feature = "fault-injection")]
 pub use sealed::Fault;
+
+use device::DeviceBacking;
 
 /// Where the pages of a buffer come from.
 #[non_exhaustive]
@@ -97,6 +100,14 @@ pub trait Backing: Send + Sync + Debug {
 
     /// Sizes are rounded up to a multiple of this.
     fn granularity(&self) -> usize;
+
+    /// Whether it can be used at all: a device that is not open yet is opened.
+    ///
+    /// # Errors
+    /// What is in the way, and what would help.
+    fn check(&self) -> Result<(), AllocError> {
+        Ok(())
+    }
 
     /// Makes a buffer of at least `size` bytes, all zero, every page of which is there already.
     fn allocate(&self, size: usize, wants: &Wants) -> Result<Buffer, AllocError>;

@@ -273,5 +273,8 @@ fn names_are_read_as_they_are_written() {
         assert_eq!(kind.to_string().parse(), Ok(kind));
     }
     let error = "hugetblfs".parse::<BackingChoice>().unwrap_err();
-    assert_eq!(error.to_string(), "unknown backing `hugetblfs`; one of: auto, memfd, hugetlb");
+    assert_eq!(
+        error.to_string(),
+        "unknown backing `hugetblfs`; one of: auto, memfd, hugetlb, dma-heap[:NAME], drm-dumb[:DEVICE]"
+    );
 }

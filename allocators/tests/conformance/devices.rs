@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
 
 use memmap2::MmapOptions;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -19,15 +18,6 @@ use crate::support::{Subject, assert_filled, dup, fill, skip};
 
 const SIZE: usize = 300_001;
 
-/// The machine's first DRM device that makes dumb buffers.
-fn card() -> Option<DrmDumbBacking> {
-    let entries = fs::read_dir("/dev/dri").into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut cards: Vec<PathBuf> = entries.filter(|path| path.to_string_lossy().contains("card")).collect();
-    cards.sort();
-    let opened = cards.iter().filter_map(|path| DrmDumbBacking::open(path).ok());
-    opened.into_iter().find(|card| card.allocate(1, &Wants::default()).is_ok())
-}
-
 /// A backing of a device of this machine.
 pub(crate) fn subject(name: &str) -> Option<Subject> {
     match name {
@@ -35,7 +25,9 @@ pub(crate) fn subject(name: &str) -> Option<Subject> {
             let heap = DmaHeapBacking::open("system").ok()?;
             Some(Subject { name: "dma_heap", backing: Box::new(heap), huge: false })
         }
-        "drm_dumb" => Some(Subject { name: "drm_dumb", backing: Box::new(card()?), huge: false }),
+        "drm_dumb" => {
+            Some(Subject { name: "drm_dumb", backing: Box::new(DrmDumbBacking::first().ok()?), huge: false })
+        }
         _ => None,
     }
 }

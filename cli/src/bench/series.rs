@@ -73,7 +73,7 @@ pub(super) struct Plan {
 
 fn backing(text: &str) -> Result<String, String> {
     let known: Result<pagecast::BackingChoice, _> = text.parse();
-    known.map(|choice| choice.as_str().to_owned()).map_err(|error| error.to_string())
+    known.map(|choice| choice.to_string()).map_err(|error| error.to_string())
 }
 
 impl Series {

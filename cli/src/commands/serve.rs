@@ -50,7 +50,7 @@ pub(crate) struct Serve {
     /// Frames that a subscriber may hold.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     credits: Option<u32>,
-    /// Where the pages come from: auto, memfd, hugetlb.
+    /// Where the pages come from: auto, memfd, hugetlb, dma-heap[:NAME], drm-dumb[:DEVICE].
     #[arg(long, value_name = "BACKING")]
     backing: Option<BackingChoice>,
     /// The most bytes of pages, e.g. 512M or 2G.
@@ -223,16 +223,27 @@ impl Serve {
         })
     }
 
+    /// The sink's two properties for what pages are made of.
+    fn backing(&self) -> (Option<String>, Option<String>) {
+        let Some(text) = self.backing.as_ref().map(BackingChoice::to_string) else { return (None, None) };
+        match text.split_once(':') {
+            Some((kind, device)) => (Some(kind.to_owned()), Some(device.to_owned())),
+            None => (Some(text), None),
+        }
+    }
+
     fn configure(&self, sink: &gst::Element) -> Result<(), Failure> {
         let first = Uri::unix(&self.name).map_err(Failure::usage)?.to_string();
         let uris: Vec<&str> =
             std::iter::once(first.as_str()).chain(self.listen.iter().map(String::as_str)).collect();
         sink.set_property("uri", uris.join(" "));
         let nanoseconds = |seconds: f64| (seconds * 1e9) as u64;
-        let options: [(&str, Option<String>); 11] = [
+        let (backing, device) = self.backing();
+        let options: [(&str, Option<String>); 12] = [
             ("policy", self.policy.map(|policy| policy.to_string())),
             ("credits", self.credits.map(|credits| credits.to_string())),
-            ("backing", self.backing.map(|backing| backing.to_string())),
+            ("backing", backing),
+            ("backing-device", device),
             ("pool-limit", self.pool_limit.map(|bytes| bytes.to_string())),
             ("hold-timeout", self.hold_timeout.map(|seconds| nanoseconds(seconds).to_string())),
             ("max-clients", self.max_clients.map(|clients| clients.to_string())),

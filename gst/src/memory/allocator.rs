@@ -180,7 +180,7 @@ fn copy_to_page(pool: &pagecast::Pool, bytes: &[u8]) -> Option<gst::Memory> {
         return None;
     }
     let mut lease = pool.acquire(bytes.len()).ok()?;
-    lease.as_mut_slice()[..bytes.len()].copy_from_slice(bytes);
+    lease.as_mut_slice().get_mut(..bytes.len())?.copy_from_slice(bytes);
     super::from_lease(lease, 0, bytes.len())
 }
 

@@ -38,12 +38,14 @@ pub fn registered(
 }
 
 /// A memory of a page to be filled, `size` bytes from `offset`; the page goes back to its pool with it.
-pub fn from_lease(lease: pagecast::Lease, offset: usize, size: usize) -> Option<gst::Memory> {
+pub fn from_lease(mut lease: pagecast::Lease, offset: usize, size: usize) -> Option<gst::Memory> {
+    lease.end_writing();
     slot::wrap(slot::Hold::Lease(lease), FaceKind::Memory, offset, size)
 }
 
 /// The same of the page's dma-buf face, where it has one, for drivers that import.
-fn dma_buf_from_lease(lease: pagecast::Lease, offset: usize, size: usize) -> Option<gst::Memory> {
+fn dma_buf_from_lease(mut lease: pagecast::Lease, offset: usize, size: usize) -> Option<gst::Memory> {
+    lease.end_writing();
     slot::wrap(slot::Hold::Lease(lease), FaceKind::DmaBuf, offset, size)
 }
 

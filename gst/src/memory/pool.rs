@@ -152,13 +152,14 @@ mod imp {
                 return None;
             }
             let mut lease = lease;
-            let flags = params.flags();
-            let bytes = lease.as_mut_slice();
-            if flags.contains(gst::MemoryFlags::ZERO_PREFIXED) {
-                bytes[..params.prefix()].fill(0);
+            let zero = |lease: &mut Lease, range: std::ops::Range<usize>| {
+                lease.as_mut_slice().get_mut(range).map(|bytes| bytes.fill(0))
+            };
+            if params.flags().contains(gst::MemoryFlags::ZERO_PREFIXED) {
+                zero(&mut lease, 0..params.prefix())?;
             }
-            if flags.contains(gst::MemoryFlags::ZERO_PADDED) {
-                bytes[params.prefix() + size..whole].fill(0);
+            if params.flags().contains(gst::MemoryFlags::ZERO_PADDED) {
+                zero(&mut lease, params.prefix() + size..whole)?;
             }
             let importing = self.state.get().is_some_and(|state| state.importing.load(Ordering::SeqCst));
             let wrap = if importing { super::super::dma_buf_from_lease } else { super::super::from_lease };

@@ -137,10 +137,11 @@ impl BaseSinkImpl for PagecastSink {
         let settings = self.settings().clone();
         let wrong = |error: String| gst::error_msg!(gst::ResourceError::Settings, ("{}", error));
         let (address, remote) = (settings.address().map_err(wrong)?, settings.remote().map_err(wrong)?);
+        let pool = Pool::new(settings.pool().map_err(wrong)?);
+        pool.check().map_err(|error| wrong(error.to_string()))?;
         let live = self.upstream_latency().is_some_and(|(live, _, _)| live);
         let publisher = Publisher::open_with(&address, settings.publisher(live, remote), self.hooks())
             .map_err(|error| gst::error_msg!(gst::ResourceError::OpenWrite, ("{}: {}", address, error)))?;
-        let pool = Pool::new(settings.pool());
         gst::info!(CAT, imp = self, "serving {address}");
         *self.running_slot() = Some(Arc::new(Running::new(publisher, pool, settings)));
         Ok(())

@@ -11,6 +11,8 @@ mod upstream;
 
 use gst::glib;
 use gst::prelude::*;
+use pagecast::BackingChoice;
+use pagecast::allocators::UnknownName;
 
 glib::wrapper! {
     /// Publishes what it gets to every process that connects, without a copy where upstream fills its pages.
@@ -77,14 +79,33 @@ pub enum Backing {
         nick = "hugetlb"
     )]
     Hugetlb = 2,
+    /// A dma-heap.
+    #[enum_value(
+        name = "The dma-heap that backing-device names; clients get dma-bufs, which they can write",
+        nick = "dma-heap"
+    )]
+    DmaHeap = 3,
+    /// Dumb buffers of a DRM device.
+    #[enum_value(
+        name = "Dumb buffers of the DRM device that backing-device names; clients get dma-bufs, which they can write",
+        nick = "drm-dumb"
+    )]
+    DrmDumb = 4,
 }
 
-impl From<Backing> for pagecast::BackingChoice {
-    fn from(backing: Backing) -> Self {
-        match backing {
-            Backing::Auto => Self::Auto,
-            Backing::Memfd => Self::Memfd,
-            Backing::Hugetlb => Self::Hugetlb,
+impl Backing {
+    /// The library's word for it.
+    fn choice(self, device: Option<&str>) -> Result<BackingChoice, UnknownName> {
+        let kind = match self {
+            Self::Auto => return Ok(BackingChoice::Auto),
+            Self::Memfd => return Ok(BackingChoice::Memfd),
+            Self::Hugetlb => return Ok(BackingChoice::Hugetlb),
+            Self::DmaHeap => "dma-heap",
+            Self::DrmDumb => "drm-dumb",
+        };
+        match device {
+            Some(device) => format!("{kind}:{device}").parse(),
+            None => kind.parse(),
         }
     }
 }

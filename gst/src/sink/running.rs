@@ -262,8 +262,8 @@ impl Running {
             Err(PoolError::Cancelled) => return Err(NotPublished::Flushing),
             Err(error) => return Err(NotPublished::Failed(error.to_string())),
         };
-        let copied = buffer.copy_to_slice(0, &mut lease.as_mut_slice()[..size]);
-        if copied.is_err() {
+        let into = lease.as_mut_slice().get_mut(..size);
+        if into.is_none_or(|into| buffer.copy_to_slice(0, into).is_err()) {
             return Err(NotPublished::Failed("upstream's memory cannot be read".to_owned()));
         }
         self.publisher.count_copied();

@@ -27,6 +27,7 @@ pub(super) struct Settings {
     pool_limit: u64,
     shm_size: u32,
     backing: Backing,
+    backing_device: Option<String>,
     pub(super) reserve: u32,
     perms: u32,
     buffer_time: i64,
@@ -52,6 +53,7 @@ impl Default for Settings {
             pool_limit: options.limit,
             shm_size: 0,
             backing: Backing::Auto,
+            backing_device: None,
             reserve: 2,
             perms: options.perms,
             buffer_time: -1,
@@ -75,8 +77,10 @@ impl Settings {
         }
     }
 
-    pub(super) fn pool(&self) -> PoolOptions {
-        PoolOptions { backing: self.backing.into(), limit: self.limit(), ..PoolOptions::default() }
+    pub(super) fn pool(&self) -> Result<PoolOptions, String> {
+        let device = self.backing_device.as_deref().filter(|device| !device.is_empty());
+        let backing = self.backing.choice(device).map_err(|error| error.to_string())?;
+        Ok(PoolOptions { backing, limit: self.limit(), ..PoolOptions::default() })
     }
 
     pub(super) fn remote(&self) -> Result<RemoteOptions, String> {
@@ -129,6 +133,7 @@ impl Settings {
             "pool-limit" => self.pool_limit = value.get().expect(wrong),
             "shm-size" => self.shm_size = value.get().expect(wrong),
             "backing" => self.backing = value.get().expect(wrong),
+            "backing-device" => self.backing_device = value.get().expect(wrong),
             "reserve" => self.reserve = value.get().expect(wrong),
             "perms" => self.perms = value.get().expect(wrong),
             "buffer-time" => self.buffer_time = value.get().expect(wrong),
@@ -153,6 +158,7 @@ impl Settings {
             "pool-limit" => self.pool_limit.to_value(),
             "shm-size" => self.shm_size.to_value(),
             "backing" => self.backing.to_value(),
+            "backing-device" => self.backing_device.to_value(),
             "reserve" => self.reserve.to_value(),
             "perms" => self.perms.to_value(),
             "buffer-time" => self.buffer_time.to_value(),
@@ -297,6 +303,11 @@ fn pages(defaults: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecEnum::builder_with_default("backing", defaults.backing)
             .nick("Backing")
             .blurb("Where the pages come from")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("backing-device")
+            .nick("Backing device")
+            .blurb("With backing=dma-heap the heap's name (system), with drm-dumb a path as /dev/dri/card0 (the first)")
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("reserve")

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use pagecast_allocators::Buffer;
 use pagecast_verbs::{LoadError, ProtectionDomain, RegisterError, Verbs};
 
 use super::{Choice, Opened, Opening, Reason};
@@ -148,6 +149,10 @@ macro_rules! until_it_stands {
 
 impl Sender for Undecided<dyn Sender> {
     until_it_stands!();
+
+    fn reaches(&self, buffer: &Buffer) -> bool {
+        self.link.as_ref().is_none_or(|link| link.reaches(buffer))
+    }
 
     fn send_frame(&mut self, frame: u64, packet: &[u8], payload: Payload) {
         if let Some(link) = &mut self.link {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use pagecast_allocators::Buffer;
-use pagecast_verbs::{Access, Device, Gid, MemoryRegion, ProtectionDomain, Verbs};
+use pagecast_verbs::{Access, Device, Gid, MemoryRegion, ProtectionDomain, RegisterError, Verbs};
 
 use super::RdmaError;
 use crate::{LinkError, registration};
@@ -52,6 +52,12 @@ impl Sources {
 
     pub(super) fn gid(&self) -> &Gid {
         &self.gid
+    }
+
+    /// Whether the device can read the buffer's pages: those of another device it may not.
+    pub(super) fn reaches(&self, buffer: &Buffer) -> bool {
+        // Any other trouble ends the link, with its own words.
+        !matches!(registration::ensure(buffer, &self.domain, Access::Source), Err(RegisterError::BadPages))
     }
 
     /// The buffer's registration, made if there is none.

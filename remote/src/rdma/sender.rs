@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags};
+use pagecast_allocators::Buffer;
 use pagecast_verbs::{
     Doorbell, MemoryRegion, PostError, ProtectionDomain, RegisterError, Remote, Slice, Verbs, Write,
 };
@@ -218,6 +219,10 @@ impl Sender for RdmaSender {
 
     fn send_packet(&mut self, packet: &[u8]) {
         self.control.say(&Message::Packet(packet));
+    }
+
+    fn reaches(&self, buffer: &Buffer) -> bool {
+        self.sources.reaches(buffer)
     }
 
     fn send_frame(&mut self, frame: u64, packet: &[u8], payload: Payload) {

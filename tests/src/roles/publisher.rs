@@ -8,11 +8,12 @@ use super::{Options, commands, say};
 use crate::stamped;
 
 /// Commands: `publish N`, `info`, `close MS`, `trim` (the pool), `quit`. Options: those of [`PublisherOptions`], times in milliseconds,
-/// and `size` of a frame, `limit` of the pool.
+/// and `size` of a frame, `limit` and `backing` of the pool.
 pub(super) fn run(uri: &str, options: &Options) {
     let size = options.get("size").unwrap_or(100_000);
     let settings = settings(options);
-    let pool = Pool::new(PoolOptions { limit: settings.limit, ..PoolOptions::default() });
+    let backing = options.get("backing").unwrap_or_default();
+    let pool = Pool::new(PoolOptions { backing, limit: settings.limit, ..PoolOptions::default() });
     let publisher = match Publisher::open(uri, settings) {
         Ok(publisher) => publisher,
         Err(error) => return say(&format!("failed {error}")),

@@ -20,14 +20,14 @@ struct Healthy {
 
 /// Options: `policy`, `credits`, `keep` (asked for), `hold` (frames kept until `release`), `slow` (ms per
 /// frame), `quiet=true` (losses are expected), `keep_each=true` (the first frame of each link is
-/// kept), `deaf=true` (nothing is received once `hold` are kept), `insecure=true` (from other hosts). Commands: `check`,
+/// kept), `dma_bufs=true` (taken where there is no memory face), `deaf=true` (nothing is received once `hold` are kept), `insecure=true` (from other hosts). Commands: `check`,
 /// `release`.
 pub(super) fn run(uri: &str, options: &Options) {
     let settings = SubscriberOptions {
         policy: options.get("policy"),
         credits: options.get("credits"),
         keep: options.get("keep").unwrap_or(1),
-        faces: FaceSet::MEMORY,
+        faces: if options.get("dma_bufs").unwrap_or(false) { FaceSet::all() } else { FaceSet::MEMORY },
         remote: options.remote(),
         ..SubscriberOptions::default()
     };
