@@ -6,7 +6,9 @@ use pagecast_ipc::socket::{
     ListenOptions, Listener, Mode, ReceiveError, SendError, Seqpacket, SocketError, Transport, Uri,
 };
 use pagecast_ipc::wire::limits::MAX_PACKET;
-use pagecast_ipc::wire::{Hello, PacketBuilder, Packets, RefusalCode, ToPublisher, ToSubscriber, Welcome};
+use pagecast_ipc::wire::{
+    FaceSet, Hello, PacketBuilder, Packets, RefusalCode, ToPublisher, ToSubscriber, Welcome,
+};
 
 use crate::remote::{Cause, Meter, Way};
 
@@ -36,6 +38,7 @@ pub(super) struct Dialer {
     cause: Cause,
     meter: Meter,
     hello: Hello,
+    any_face: bool,
     reconnect: bool,
     listener: Option<Listener>,
     state: State,
@@ -69,6 +72,7 @@ impl Dialer {
             meter: Meter::default(),
             text: text.to_owned(),
             hello,
+            any_face: options.any_face,
             reconnect: options.reconnect,
             listener: None,
             state: State::Idle,
@@ -90,6 +94,17 @@ impl Dialer {
             }
             (error, _) => error,
         }
+    }
+
+    /// Whether it is worth asking again, for all faces: the publisher has none of those that were asked for.
+    pub(super) fn takes_other_faces(&mut self, error: &RecvError) -> bool {
+        let refused = matches!(error, RecvError::Refused { code: RefusalCode::Face, .. });
+        let wider = refused && self.any_face && self.hello.faces != FaceSet::all();
+        if wider {
+            tracing::debug!("the publisher has none of the faces {:?}: asking for all", self.hello.faces);
+            self.hello.faces = FaceSet::all();
+        }
+        wider
     }
 
     /// The link ended: begin again, at once if it was of use. A publisher that greets and hangs up is not asked

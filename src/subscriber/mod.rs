@@ -48,6 +48,8 @@ pub struct SubscriberOptions {
     pub reconnect: bool,
     /// The faces it can use.
     pub faces: FaceSet,
+    /// Whether it takes any other, too, where the publisher has none of them: a camera has dma-bufs only.
+    pub any_face: bool,
     /// What it calls itself, for people.
     pub name: String,
     /// Whether it wants frames at all.
@@ -68,6 +70,7 @@ impl Default for SubscriberOptions {
             latest: false,
             reconnect: true,
             faces: FaceSet::MEMORY,
+            any_face: true,
             name: process_name(),
             observe: false,
             pool: PoolOptions::default(),
@@ -400,12 +403,24 @@ impl Subscriber {
                 Ok(Some(message))
             }
             Ok(None) => Ok(None),
+            Err(error) if receiver.dialer.takes_other_faces(&error) => {
+                self.forget(receiver).lives -= 1;
+                receiver.dialer.restart(true);
+                Ok(None)
+            }
             Err(error) => self.lost(receiver, error).map(Some),
         }
     }
 
     fn dial(&self, receiver: &mut Receiver) -> Result<Option<Message>, RecvError> {
-        let Some((socket, epoch, welcome)) = receiver.dialer.step()? else { return Ok(None) };
+        let step = match receiver.dialer.step() {
+            Err(error) if receiver.dialer.takes_other_faces(&error) => {
+                receiver.dialer.restart(true);
+                return Ok(None);
+            }
+            step => step?,
+        };
+        let Some((socket, epoch, welcome)) = step else { return Ok(None) };
         let meter = receiver.dialer.meter();
         let connection = Connection::new(socket, epoch, welcome.credits, meter.is_some());
         let mut view = self.view();
@@ -421,12 +436,17 @@ impl Subscriber {
         Ok(Some(Message::Connected(welcome)))
     }
 
-    fn lost(&self, receiver: &mut Receiver, error: RecvError) -> Result<Message, RecvError> {
+    /// There is no link any more.
+    fn forget(&self, receiver: &mut Receiver) -> MutexGuard<'_, View> {
         receiver.connection = None;
         let mut view = self.view();
         view.link = None;
         view.welcome = None;
-        drop(view);
+        view
+    }
+
+    fn lost(&self, receiver: &mut Receiver, error: RecvError) -> Result<Message, RecvError> {
+        drop(self.forget(receiver));
         let error = receiver.dialer.explained(error);
         receiver.dialer.restart(receiver.last_frame.is_some());
         match &error {

@@ -44,7 +44,6 @@ pub(super) struct Flow {
     last: Option<u64>,
     frames: u64,
     pub(super) layout: Layout,
-    both_faces: bool,
     /// Whether the publisher gives dma-bufs as such.
     pub(super) dma_buf: bool,
 }
@@ -145,17 +144,7 @@ impl PagecastSrc {
 
     /// Receiving failed. Either it is tried in another way, or the stream ends.
     fn failed(&self, flow: &mut Flow, error: &RecvError) -> Result<(), gst::FlowError> {
-        let settings = lock(&self.settings).clone();
         let refused = |wanted| matches!(error, RecvError::Refused { code, .. } if *code == wanted);
-        if refused(RefusalCode::Face) && settings.face == AskedFace::Auto && !flow.both_faces {
-            flow.both_faces = true;
-            gst::info!(CAT, imp = self, "the publisher has dma-bufs only: asking for them");
-            let faces = FaceSet::MEMORY | FaceSet::DMA_BUF;
-            return self.link.open(&settings, &self.obj().name(), faces).map_err(|error| {
-                self.post_error_message(error);
-                gst::FlowError::Error
-            });
-        }
         let lost = matches!(error, RecvError::Closed | RecvError::Socket(_) | RecvError::Remote { .. });
         let gone = lost || refused(RefusalCode::Closing);
         if gone && flow.frames > 0 {

@@ -123,7 +123,7 @@ impl BaseSrcImpl for PagecastSrc {
         self.figures.reset();
         *lock(&self.flow) = Flow::new(self.obj().does_timestamp());
         let settings = lock(&self.settings).clone();
-        self.link.open(&settings, &self.obj().name(), settings.faces())
+        self.link.open(&settings, &self.obj().name())
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pagecast::ipc::wire::RefusalCode;
-use pagecast::{FaceSet, Message, RecvError, Subscriber, SubscriberOptions};
+use pagecast::{Message, RecvError, Subscriber, SubscriberOptions};
 
 use super::imp::lock;
 use super::settings::Settings;
@@ -22,16 +22,11 @@ pub(super) struct Link {
 
 impl Link {
     /// Makes a subscriber; it connects when it first receives.
-    pub(super) fn open(
-        &self,
-        settings: &Settings,
-        name: &str,
-        faces: FaceSet,
-    ) -> Result<(), gst::ErrorMessage> {
+    pub(super) fn open(&self, settings: &Settings, name: &str) -> Result<(), gst::ErrorMessage> {
         let wrong = |text: String| gst::error_msg!(gst::ResourceError::Settings, ("{text}"));
         let uri = settings.address().map_err(wrong)?;
         let remote = settings.remote().map_err(wrong)?;
-        let subscriber = Subscriber::open(&uri, settings.options(name, faces, remote));
+        let subscriber = Subscriber::open(&uri, settings.options(name, remote));
         let subscriber = subscriber.map_err(|error| wrong(error.to_string()))?;
         let mut slot = lock(&self.subscriber);
         if self.interrupted.load(Ordering::SeqCst) {

@@ -161,15 +161,16 @@ impl Settings {
         Some(Rate { frames, seconds: positive(self.max_framerate.denom())? })
     }
 
-    /// What the publisher is asked for. `faces` is what is left to try.
-    pub(super) fn options(&self, name: &str, faces: FaceSet, remote: RemoteOptions) -> SubscriberOptions {
+    /// What the publisher is asked for.
+    pub(super) fn options(&self, name: &str, remote: RemoteOptions) -> SubscriberOptions {
         SubscriberOptions {
             policy: self.policy.policy(),
             credits: (self.credits > 0).then_some(self.credits),
             max_rate: self.rate(),
             latest: self.latest,
             reconnect: self.reconnect,
-            faces,
+            faces: self.faces(),
+            any_face: self.face == AskedFace::Auto,
             name: format!("{}/{name}", SubscriberOptions::default().name),
             pool: PoolOptions { limit: self.pool_limit, ..PoolOptions::default() },
             remote,
@@ -178,7 +179,7 @@ impl Settings {
     }
 
     /// The faces that are asked for first.
-    pub(super) fn faces(&self) -> FaceSet {
+    fn faces(&self) -> FaceSet {
         match self.face {
             AskedFace::Auto | AskedFace::Memory => FaceSet::MEMORY,
             AskedFace::DmaBuf => FaceSet::DMA_BUF,

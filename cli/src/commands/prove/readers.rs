@@ -30,6 +30,7 @@ impl Reader {
     ) -> Result<Self, Failure> {
         let options = SubscriberOptions {
             faces: face,
+            any_face: false,
             credits: Some(HOLD as u32 + 1),
             policy: Some(Policy::DropOldest),
             reconnect: false,
