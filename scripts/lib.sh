@@ -60,6 +60,9 @@ select_toolchain() {
 # Is there a libclang that the crate rdma-sys can be built with?
 rdma_sys_builds() { compgen -G '/usr/lib/*/libclang-1[45].so*' >/dev/null || [ -n "${LIBCLANG_PATH:-}" ]; }
 
+# Is there any libclang, which the kernel's V4L2 header is read with?
+has_libclang() { compgen -G '/usr/lib/*/libclang-[0-9]*.so*' >/dev/null || compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null || [ -n "${LIBCLANG_PATH:-}" ]; }
+
 # as_root COMMAND...: run it as root, or return 1 where that is impossible without a password prompt on no terminal.
 as_root() {
   if [ "$(id -u)" = 0 ]; then

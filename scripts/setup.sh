@@ -31,9 +31,14 @@ missing_packages() {
     apt-cache show virtiofsd >/dev/null 2>&1; then
     echo virtiofsd
   fi
-  # for the feature rdma-sys, which needs libclang before version 16; Debian 13 has none
-  if [ $tests = 1 ] && ! rdma_sys_builds && apt-cache show libclang1-14 >/dev/null 2>&1; then
-    echo libclang1-14 libclang-common-14-dev
+  # to read the kernel's V4L2 header with; the tests' feature rdma-sys needs one before version 16, which Debian 13 has not
+  local clang=
+  if ! has_libclang || { [ $tests = 1 ] && ! rdma_sys_builds; }; then
+    clang=$(apt-cache pkgnames libclang1- 2>/dev/null | sed -n 's/^libclang1-\([0-9]*\)$/\1/p' | sort -n)
+    case " $(echo $clang) " in *" 14 "*) clang=14 ;; *) clang=${clang##*$'\n'} ;; esac
+  fi
+  if [ -n "$clang" ] && { ! has_libclang || [ "$clang" = 14 ]; }; then
+    echo "libclang1-$clang libclang-common-$clang-dev"
   fi
 }
 

@@ -1,5 +1,6 @@
 //! What the whole-system tests share: private addresses and stamped frames.
 
+pub mod camera;
 pub mod hosts;
 pub mod importer;
 pub mod peers;

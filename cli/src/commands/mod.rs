@@ -12,7 +12,7 @@ mod recv;
 #[cfg(feature = "gstreamer")]
 mod recv_pipeline;
 mod relay;
-#[cfg(feature = "gstreamer")]
+#[cfg(any(feature = "gstreamer", feature = "camera"))]
 mod serve;
 #[cfg(feature = "gstreamer")]
 mod snapshot;
@@ -25,8 +25,8 @@ use crate::exit::Outcome;
 /// What the user wants.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Publish what a pipeline, a file or a test picture gives.
-    #[cfg(feature = "gstreamer")]
+    /// Publish what a camera, a pipeline, a file or a test picture gives.
+    #[cfg(any(feature = "gstreamer", feature = "camera"))]
     Serve(serve::Serve),
     /// List the publishers of this machine that can be found.
     List(list::List),
@@ -60,7 +60,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Outcome {
         match self {
-            #[cfg(feature = "gstreamer")]
+            #[cfg(any(feature = "gstreamer", feature = "camera"))]
             Self::Serve(command) => command.run(),
             Self::List(command) => command.run(),
             Self::Info(command) => command.run(),

@@ -3,7 +3,6 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod device;
 mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::*;
-use device::*;
 use gst::prelude::*;
 use nix::sys::signal::Signal;
+use pagecast_tests::camera::*;
 use pagecast_tests::importer::kernel_says;
 use pagecast_tests::skip;
 use reader::*;
@@ -95,9 +94,9 @@ fn three_processes_read_the_drivers_own_buffers() {
     let Some(camera) = Camera::find() else { return skip("there is no vivid camera") };
     let before = dma_bufs();
     let place = Place::new();
-    let picture = camera.capture(place.path());
+    let picture = camera.capture(place.path(), "NV12");
     camera.set("test_pattern=1");
-    assert_ne!(camera.capture(place.path()), picture, "another pattern is another picture");
+    assert_ne!(camera.capture(place.path(), "NV12"), picture, "another pattern is another picture");
     camera.set("test_pattern=0");
     let shoot = Shoot::start(&camera, "");
     let readers: Vec<Reader> = (0..3).map(|n| shoot.reader(&format!("dump{n}"), 0)).collect();
@@ -134,7 +133,7 @@ fn the_driver_captures_into_our_pages() {
     let Some(camera) = Camera::find() else { return skip("there is no vivid camera") };
     let before = dma_bufs();
     let place = Place::new();
-    let picture = camera.capture(place.path());
+    let picture = camera.capture(place.path(), "NV12");
     let shoot = Shoot::start_with(&camera, "dmabuf-import", "backing=memfd");
     let ours = pages_at(&shoot.pipeline.element("camera").static_pad("src").unwrap());
     // Two that may not write, and one that asks for what the driver has.

@@ -1,5 +1,7 @@
 //! `pagecast doctor`: what this machine offers.
 
+#[cfg(feature = "camera")]
+mod cameras;
 #[cfg(feature = "gstreamer")]
 mod gstreamer;
 mod limits;
@@ -90,10 +92,12 @@ pub(crate) fn checks() -> Vec<Check> {
         limits::runtime_folder(),
     ];
     checks.extend(rdma::checks());
+    #[cfg(feature = "camera")]
+    checks.extend(cameras::checks());
     #[cfg(feature = "gstreamer")]
     checks.extend(gstreamer::checks());
     #[cfg(not(feature = "gstreamer"))]
-    checks.push(Check::pass("gstreamer", "not in this build: no serve, no snapshot, no pipelines"));
+    checks.push(Check::pass("gstreamer", "not in this build: no snapshot, no pipelines"));
     checks.push(loopback::check());
     checks
 }

@@ -1,81 +1,26 @@
-//! `pagecast serve`.
+//! What a pipeline, a file or a test picture gives, published by a pagecastsink.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{ArgGroup, Args};
+use clap::Args;
 use gst::prelude::*;
-use pagecast::ipc::socket::{Uri, UriError};
-use pagecast::{BackingChoice, Policy};
+use pagecast::BackingChoice;
 
+use super::Serve;
 use crate::exit::{Failure, Outcome};
+use crate::output;
 use crate::pipeline::{self, Runner, set};
-use crate::{address, output};
 
 const SINK: &str = "pagecastsink";
 
 /// Left to itself, videotestsrc chooses the largest format that it has.
 const DEFAULT_FORMAT: &str = "NV12";
 
-#[derive(Debug, Args)]
-#[command(override_usage = "pagecast serve [OPTIONS] NAME PIPELINE…\n       \
-                           pagecast serve [OPTIONS] NAME --file CLIP [--loop]\n       \
-                           pagecast serve [OPTIONS] NAME --test WxH[@FPS][:FORMAT]")]
-#[command(group = ArgGroup::new("source").required(true).args(["pipeline", "file", "test"]))]
-#[command(after_help = "\
-The words after NAME are a pipeline as for gst-launch-1.0; `! pagecastsink` is
-appended unless there is one. Options come before the pipeline.
-
-Examples:
-  pagecast serve cam0 v4l2src ! videoconvert
-  pagecast serve cam0 --test 1920x1080@60:NV12
-  pagecast serve clip --file clip.mp4 --loop
-  pagecast serve cam0 --policy block --credits 4 videotestsrc is-live=true
-  pagecast serve cam0 --listen unix:/run/cam0.sock --perms 660 --test 640x480
-  pagecast serve cam0 --listen tcp://127.0.0.1:7174 --test 640x480
-  pagecast serve cam0 --listen tcp://0.0.0.0 --network 10.0.0.0/8 --test 640x480
-  pagecast serve cam0 'videotestsrc ! tee name=t ! queue ! pagecastsink t. ! queue ! autovideosink'")]
-pub(crate) struct Serve {
-    /// The publisher's name, found by `pagecast list`.
-    #[arg(value_name = "NAME", value_parser = name)]
-    name: String,
-    #[command(flatten)]
-    source: Source,
-    /// Further addresses to serve at.
-    #[arg(long, value_name = "URI", value_delimiter = ',', value_parser = address::parse)]
-    listen: Vec<String>,
-    /// What happens to subscribers that fall behind: auto, block, drop-oldest, drop-newest, latest.
-    #[arg(long, value_name = "POLICY")]
-    policy: Option<Policy>,
-    /// Frames that a subscriber may hold.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    credits: Option<u32>,
-    /// Where the pages come from: auto, memfd, hugetlb, dma-heap[:NAME], drm-dumb[:DEVICE].
-    #[arg(long, value_name = "BACKING")]
-    backing: Option<BackingChoice>,
-    /// The most bytes of pages, e.g. 512M or 2G.
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    pool_limit: Option<u64>,
-    /// Cut off who holds more than it may for so long; 0 is never.
-    #[arg(long, value_name = "SECONDS", value_parser = super::seconds)]
-    hold_timeout: Option<f64>,
-    /// Subscribers at a time.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    max_clients: Option<u32>,
-    /// Begin when so many subscribers are there.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    wait_for_clients: Option<u32>,
-    /// Permissions of the socket, octal: 600 lets in its owner only, 660 a group.
-    #[arg(long, value_name = "OCTAL", value_parser = super::octal)]
-    perms: Option<u32>,
-    #[command(flatten)]
-    remote: address::Remote,
-}
-
-/// Where the frames come from.
+/// Where GStreamer gets the frames from.
 #[derive(Debug, Args)]
 #[group(skip)]
-struct Source {
+pub(super) struct Source {
     /// A file to decode (its video), at its own pace.
     #[arg(long, value_name = "CLIP")]
     file: Option<PathBuf>,
@@ -91,27 +36,6 @@ struct Source {
     /// A pipeline as for gst-launch-1.0.
     #[arg(value_name = "PIPELINE", trailing_var_arg = true, allow_hyphen_values = true)]
     pipeline: Vec<String>,
-}
-
-/// A name is not an address here, but that of a publisher in the runtime folder.
-fn name(text: &str) -> Result<String, UriError> {
-    let text = text.strip_prefix("unix:").unwrap_or(text);
-    Uri::unix(text)?;
-    Ok(text.to_owned())
-}
-
-fn bytes(text: &str) -> Result<u64, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let shift = match unit.to_ascii_uppercase().as_str() {
-        "" => 0,
-        "K" | "KB" | "KIB" => 10,
-        "M" | "MB" | "MIB" => 20,
-        "G" | "GB" | "GIB" => 30,
-        _ => return Err(format!("{text:?} is no size: 64M, 2G or a number of bytes")),
-    };
-    let number: Option<u64> = number.parse().ok();
-    let size = number.and_then(|number| number.checked_mul(1 << shift)).filter(|size| *size >= 4096);
-    size.ok_or_else(|| format!("{text:?} is no size of at least 4096 bytes"))
 }
 
 /// What `--test` asks for.
@@ -182,7 +106,8 @@ impl Source {
 }
 
 impl Serve {
-    pub(crate) fn run(self) -> Outcome {
+    /// Runs the pipeline to its end.
+    pub(super) fn run_pipeline(&self) -> Outcome {
         pipeline::init()?;
         let mut words = self.source.words()?;
         if !words.iter().any(|word| word == SINK) {
@@ -233,10 +158,7 @@ impl Serve {
     }
 
     fn configure(&self, sink: &gst::Element) -> Result<(), Failure> {
-        let first = Uri::unix(&self.name).map_err(Failure::usage)?.to_string();
-        let uris: Vec<&str> =
-            std::iter::once(first.as_str()).chain(self.listen.iter().map(String::as_str)).collect();
-        sink.set_property("uri", uris.join(" "));
+        sink.set_property("uri", self.uris()?);
         let nanoseconds = |seconds: f64| (seconds * 1e9) as u64;
         let (backing, device) = self.backing();
         let options: [(&str, Option<String>); 12] = [
@@ -281,19 +203,5 @@ mod tests {
         {
             assert!(caps(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn sizes_and_permissions_are_read() {
-        let sizes = ["4096", "64K", "512M", "2GiB", "4095", "1T", "M", "", "99999999999G"].map(bytes);
-        let sizes = sizes.map(Result::ok);
-        assert_eq!(
-            sizes,
-            [Some(4096), Some(64 << 10), Some(512 << 20), Some(2 << 30), None, None, None, None, None]
-        );
-        assert_eq!(
-            ["600", "0660", "888", "1777", "-1"].map(super::super::octal).map(Result::ok),
-            [Some(0o600), Some(0o660), None, None, None]
-        );
     }
 }

@@ -6,22 +6,29 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pagecast_tests::importer::{BUFINFO, mount_debugfs};
+use crate::importer::{BUFINFO, mount_debugfs};
 
-pub(crate) const WIDTH: u32 = 320;
-pub(crate) const HEIGHT: u32 = 180;
+/// Pixels of its pictures.
+pub const WIDTH: u32 = 320;
+/// Lines of its pictures.
+pub const HEIGHT: u32 = 180;
 /// Slow enough for an emulated machine.
-pub(crate) const CAPS: &str = "video/x-raw,format=NV12,width=320,height=180,framerate=15/1";
+pub const CAPS: &str = "video/x-raw,format=NV12,width=320,height=180,framerate=15/1";
 
 /// The camera, for one test at a time.
-pub(crate) struct Camera {
-    pub(crate) path: PathBuf,
+#[derive(Debug)]
+pub struct Camera {
+    /// Its node.
+    pub path: PathBuf,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Camera {
     /// The first vivid device, with a picture that does not move.
-    pub(crate) fn find() -> Option<Self> {
+    ///
+    /// # Panics
+    /// If v4l2-ctl fails.
+    pub fn find() -> Option<Self> {
         static ONE: Mutex<()> = Mutex::new(());
         let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let is_vivid = |entry: &fs::DirEntry| {
@@ -30,8 +37,16 @@ impl Camera {
         let devices = fs::read_dir("/sys/class/video4linux").into_iter().flatten().flatten();
         let found = devices.filter(is_vivid).map(|entry| Path::new("/dev").join(entry.file_name())).min();
         let camera = Self { path: found?, _alone: alone };
-        camera.set("horizontal_movement=3,vertical_movement=3,test_pattern=0,osd_text_mode=2");
+        camera.set_still();
         Some(camera)
+    }
+
+    /// A picture that does not move, as it is found.
+    ///
+    /// # Panics
+    /// If v4l2-ctl fails.
+    pub fn set_still(&self) {
+        self.set("horizontal_movement=3,vertical_movement=3,test_pattern=0,osd_text_mode=2");
     }
 
     fn v4l2_ctl(&self, arguments: &[&str]) {
@@ -41,19 +56,28 @@ impl Camera {
     }
 
     /// Sets controls: `name=value,…`.
-    pub(crate) fn set(&self, controls: &str) {
+    ///
+    /// # Panics
+    /// If v4l2-ctl fails.
+    pub fn set(&self, controls: &str) {
         self.v4l2_ctl(&["-c", controls]);
     }
 
     /// Text over the picture that is different in every frame, or none.
-    pub(crate) fn show_counter(&self, shown: bool) {
+    ///
+    /// # Panics
+    /// If v4l2-ctl fails.
+    pub fn show_counter(&self, shown: bool) {
         self.set(if shown { "osd_text_mode=0" } else { "osd_text_mode=2" });
     }
 
-    /// One frame, taken by v4l2-ctl into memory of its own.
-    pub(crate) fn capture(&self, folder: &Path) -> Vec<u8> {
+    /// One frame of a format, taken by v4l2-ctl into memory of its own.
+    ///
+    /// # Panics
+    /// If v4l2-ctl fails.
+    pub fn capture(&self, folder: &Path, format: &str) -> Vec<u8> {
         let file = folder.join("captured");
-        let format = format!("width={WIDTH},height={HEIGHT},pixelformat=NV12");
+        let format = format!("width={WIDTH},height={HEIGHT},pixelformat={format}");
         let to = format!("--stream-to={}", file.display());
         self.v4l2_ctl(&["-v", &format, "--stream-mmap", "--stream-count=1", &to]);
         fs::read(&file).expect("a captured frame")
@@ -61,10 +85,15 @@ impl Camera {
 }
 
 /// A file that is out of the way until this is dropped.
-pub(crate) struct Hidden(&'static str);
+#[derive(Debug)]
+pub struct Hidden(&'static str);
 
 impl Hidden {
-    pub(crate) fn new(path: &'static str) -> Self {
+    /// Puts it out of the way.
+    ///
+    /// # Panics
+    /// If it cannot be renamed.
+    pub fn new(path: &'static str) -> Self {
         fs::rename(path, Self::elsewhere(path)).expect("renamed");
         Self(path)
     }
@@ -81,7 +110,10 @@ impl Drop for Hidden {
 }
 
 /// How many dma-bufs the machine has, as the kernel tells in debugfs.
-pub(crate) fn dma_bufs() -> usize {
+///
+/// # Panics
+/// If it does not tell.
+pub fn dma_bufs() -> usize {
     mount_debugfs();
     let text = fs::read_to_string(BUFINFO).expect("bufinfo");
     let total = text.lines().find_map(|line| line.strip_prefix("Total ")).expect("a total");
@@ -89,13 +121,13 @@ pub(crate) fn dma_bufs() -> usize {
 }
 
 /// The inodes of the dma-bufs that a process has mapped.
-pub(crate) fn mapped_by(pid: i32) -> BTreeSet<u64> {
+pub fn mapped_by(pid: i32) -> BTreeSet<u64> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let inode = |line: &str| line.split_whitespace().nth(4)?.parse().ok();
     maps.lines().filter(|line| line.contains("/dmabuf:")).filter_map(inode).collect()
 }
 
 /// The memfds that a process has mapped.
-pub(crate) fn memfds_mapped_by(pid: i32) -> usize {
-    pagecast_tests::proc::memfd_mappings(pid)
+pub fn memfds_mapped_by(pid: i32) -> usize {
+    crate::proc::memfd_mappings(pid)
 }

@@ -1,0 +1,232 @@
+//! `serve --device`: the kernel's virtual camera, without GStreamer, seen from outside.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::{ChildStderr, Command};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use common::{LIMIT, Place, Running, eventually, expect_code, json, skip, stderr, stdout};
+use nix::sys::signal::Signal;
+use pagecast_tests::camera::{Camera, dma_bufs};
+
+const MODE: &str = "320x180@15";
+
+/// `pagecast serve cam0 --device …`, and what it says.
+struct Serving {
+    process: Running,
+    lines: Receiver<String>,
+}
+
+impl Serving {
+    fn start(place: &Place, camera: &Camera, mode: &str, more: &str) -> Self {
+        let path = camera.path.display();
+        let command = place.command(&format!("serve cam0 --device {path} --mode {MODE}:{mode} {more}"));
+        let mut process = Running::start(command);
+        let lines = lines(process.0.stderr.take().expect("piped"));
+        let serving = Self { process, lines };
+        serving.wait_for("serving unix:cam0");
+        serving
+    }
+
+    /// Everything up to the line that has this in it, which is the last.
+    #[track_caller]
+    fn wait_for(&self, part: &str) -> String {
+        let mut seen = String::new();
+        loop {
+            let line = self.lines.recv_timeout(LIMIT);
+            let line = line.unwrap_or_else(|error| panic!("{error}: no {part:?} in {seen:?}"));
+            seen.push_str(&line);
+            seen.push('\n');
+            if line.contains(part) {
+                return seen;
+            }
+        }
+    }
+
+    fn pid(&self) -> i32 {
+        self.process.0.id() as i32
+    }
+
+    /// Ctrl-C; its last line.
+    fn end(mut self) -> String {
+        self.process.signal(Signal::SIGINT);
+        let last = self.wait_for("frames published");
+        assert_eq!(self.process.end().code(), Some(130));
+        last
+    }
+}
+
+fn lines(from: ChildStderr) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        BufReader::new(from).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    lines
+}
+
+fn camera() -> Option<Camera> {
+    let camera = Camera::find();
+    if camera.is_none() {
+        skip("there is no virtual camera (vivid)");
+    }
+    camera
+}
+
+/// The picture that `pipe` writes, of a stream that is not moving.
+fn received(place: &Place) -> Vec<u8> {
+    let output = place.run("pipe cam0 -n 1");
+    expect_code(&output, 0);
+    output.stdout
+}
+
+#[test]
+fn what_is_no_camera_or_no_mode_is_named() {
+    let place = Place::new();
+    for (wrong, text) in [
+        ("serve x --device /dev/null", "no V4L2 device"),
+        ("serve x --device /dev/video77", "no such device"),
+        ("serve x --device /dev/video0 --mode 8x8@", "no mode of a camera"),
+        ("serve x --mode 8x8", "--device"),
+    ] {
+        let output = place.run(wrong);
+        expect_code(&output, 2);
+        assert!(stderr(&output).contains(text), "{wrong}: {}", stderr(&output));
+    }
+    let Some(camera) = camera() else { return };
+    let path = camera.path.display();
+    for (mode, text) in [("1x1:UYVY", "UYVY 320x180"), (":JXL", "formats NV12")] {
+        let output = place.run(&format!("serve x --device {path} --mode {mode}"));
+        expect_code(&output, 2);
+        assert!(stderr(&output).contains(text), "{mode}: {}", stderr(&output));
+    }
+    let output = place.run("doctor --json");
+    let about = stdout(&output);
+    assert!(
+        about.contains("vivid") && about.contains("NV12 320x180") && about.contains("Brightness"),
+        "{about}"
+    );
+}
+
+#[test]
+fn the_drivers_pages_go_out_as_they_are_and_return() {
+    let Some(camera) = camera() else { return };
+    let place = Place::new();
+    let before = dma_bufs();
+    let expected = camera.capture(place.path(), "NV12");
+    let serving = Serving::start(&place, &camera, "NV12", "");
+    // Pixels as v4l2-ctl sees them; one line of another pattern is enough to tell.
+    assert!(received(&place) == expected, "the picture is another");
+    camera.set("test_pattern=1");
+    eventually("another picture", || received(&place) != expected);
+    // Whoever reads has mapped what the driver exported, and nothing was copied.
+    let reader = Running::start(place.command("recv cam0 --policy drop-oldest"));
+    let pid = reader.0.id() as i32;
+    eventually("it has the pages", || dma_bufs_of(pid).len() >= 3);
+    let exported = dma_bufs_of(serving.pid());
+    assert!(dma_bufs_of(pid).is_subset(&exported));
+    let info = json(&place.run("info cam0 --json"));
+    assert_eq!(
+        (&info["publisher"]["copied"], &info["publisher"]["backing"]),
+        (&0.into(), &"imported".into())
+    );
+    // Another program cannot have the camera meanwhile.
+    let second = place.run(&format!("serve cam1 --device {}", camera.path.display()));
+    expect_code(&second, 1);
+    assert!(stderr(&second).contains("another program is using"), "{}", stderr(&second));
+    drop(reader);
+    let last = serving.end();
+    assert!(last.contains(" 0 copied,"), "{last}");
+    eventually("all dma-bufs are gone", || dma_bufs() == before);
+}
+
+#[test]
+fn subscribers_that_are_stopped_do_not_starve_the_camera() {
+    let Some(camera) = camera() else { return };
+    let place = Place::new();
+    let serving = Serving::start(&place, &camera, "NV12", "--buffers 8 --credits 3");
+    let readers: Vec<Running> = (0..4).map(|_| Running::start(place.command("recv cam0"))).collect();
+    let subscribers = || json(&place.run("info cam0 --json"))["subscribers"].clone();
+    eventually("all have frames", || {
+        subscribers().as_array().is_some_and(|all| all.len() == 4 && all.iter().all(|one| one["frames"] != 0))
+    });
+    readers.iter().for_each(|reader| reader.signal(Signal::SIGSTOP));
+    eventually("they hold what they may", || {
+        subscribers().as_array().is_some_and(|all| all.iter().all(|one| one["held"] == one["credits"]))
+    });
+    let frames = || json(&place.run("info cam0 --json"))["publisher"]["frames"].as_u64().unwrap_or(0);
+    let then = frames();
+    // Ten times as many pictures as the driver has buffers.
+    eventually("the camera goes on", || frames() >= then + 80);
+    drop(readers);
+    let last = serving.end();
+    // Two of eight: the one that is being looked at counts as gone, and one returns a moment later than asked.
+    let kept = last.split("always had ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+    assert!(kept.is_some_and(|kept| kept >= 2), "{last}");
+    assert!(!last.contains(" 0 copied,"), "nothing had to be copied: {last}");
+}
+
+/// The inodes of the dma-bufs that a process has open.
+fn dma_bufs_of(pid: i32) -> BTreeSet<u64> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").flatten();
+    let is_dma_buf = |path: &PathBuf| fs::read_link(path).is_ok_and(|link| link.starts_with("/dmabuf:"));
+    let paths = open.map(|entry| entry.path()).filter(is_dma_buf);
+    paths.filter_map(|path| fs::metadata(path).ok()).map(|file| file.ino()).collect()
+}
+
+/// Takes the virtual camera away, as unplugging it does.
+fn plug(in_or_out: &str) {
+    fs::write(format!("/sys/bus/platform/drivers/vivid/{in_or_out}"), "vivid.0").expect(in_or_out);
+}
+
+#[test]
+fn a_camera_that_was_unplugged_comes_back_to_those_who_stayed() {
+    let Some(camera) = camera() else { return };
+    let place = Place::new();
+    let serving = Serving::start(&place, &camera, "NV12", "");
+    let mut reader = Running::start(place.command("recv cam0 -n 60 --json"));
+    let frames = || json(&place.run("info cam0 --json"))["subscribers"][0]["frames"].as_u64().unwrap_or(0);
+    eventually("it has frames", || frames() > 0);
+    plug("unbind");
+    serving.wait_for("waiting for it to come back");
+    let info = json(&place.run("info cam0 --json"));
+    assert_eq!(info["subscribers"].as_array().map(Vec::len), Some(1), "the subscriber stays");
+    plug("bind");
+    serving.wait_for("the camera is back");
+    assert!(reader.end().success());
+    serving.end();
+}
+
+#[test]
+fn planes_in_several_buffers_come_one_behind_the_other() {
+    let Some(camera) = camera() else { return };
+    let place = Place::new();
+    let reload = |options: &[&str]| {
+        let run = |arguments: &[&str]| {
+            assert!(
+                Command::new("/sbin/modprobe").args(arguments).status().is_ok_and(|status| status.success())
+            );
+        };
+        run(&["-r", "vivid"]);
+        run(&[&["vivid", "n_devs=1", "node_types=0x1"], options].concat());
+    };
+    reload(&["multiplanar=2"]);
+    let result = std::panic::catch_unwind(|| {
+        camera.set_still();
+        for format in ["NM12", "YM12", "YUYV"] {
+            let expected = camera.capture(place.path(), format);
+            let serving = Serving::start(&place, &camera, format, "");
+            assert!(received(&place) == expected, "{format}: the picture is another");
+            let last = serving.end();
+            assert!(last.contains(" 0 copied,"), "{last}");
+        }
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    reload(&[]);
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
