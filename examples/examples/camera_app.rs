@@ -5,18 +5,22 @@
 //!
 //! ```sh
 //! cargo run -p pagecast-examples --example camera_app -- --frames 120
+//! cargo run -p pagecast-examples --example camera_app -- --device /dev/video0    # a real one, by V4L2
 //! cargo run -p pagecast-examples --example subscribe -- --uri unix:camera    # beside it
 //! ```
 //!
 //! What it shows: `on_last_release` queues a buffer to the camera again; readers keep frames as long as they
 //! like, also when the camera is gone; and where they keep too many, the camera's last buffers are protected
-//! by copies into a pool of our own, which is counted and named.
+//! by copies into a pool of our own, which is counted and named. With `--device` all of that is done by
+//! `pagecast_camera`, whose buffers are the driver's own.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pagecast::{Description, Frame, Lease, Pool, PoolOptions, Publisher, PublisherOptions};
+use pagecast_camera::{Camera, CameraOptions, Step};
 use pagecast_examples::{Outcome, draw, is_drawn, option};
 
 const WIDTH: usize = 640;
@@ -26,14 +30,14 @@ const BUFFERS: usize = 6;
 /// So many must stay with the camera, or it would lose frames.
 const RESERVE: usize = 2;
 
-/// A camera with a fixed set of buffers: it fills those that are queued, in turn.
-struct Camera {
+/// A camera that is drawn, with a fixed set of buffers: it fills those that are queued, in turn.
+struct Drawn {
     queue: Sender<Lease>,
     queued: Receiver<Lease>,
     ready: Vec<Lease>,
 }
 
-impl Camera {
+impl Drawn {
     fn open() -> Result<Self, Box<dyn std::error::Error>> {
         let pool = Pool::new(PoolOptions::default());
         let (queue, queued) = channel();
@@ -57,7 +61,7 @@ struct Frames {
 }
 
 impl Frames {
-    fn make(&mut self, camera: &mut Camera, number: u64) -> Result<Frame, Box<dyn std::error::Error>> {
+    fn make(&mut self, camera: &mut Drawn, number: u64) -> Result<Frame, Box<dyn std::error::Error>> {
         let buffer = camera.capture(number)?;
         let builder =
             Frame::builder().describe(Description { offset: Some(number), ..Description::default() });
@@ -104,6 +108,44 @@ fn reader(keep: usize) -> (Sender<Frame>, Reader) {
     (sender, thread)
 }
 
+/// The same readers behind a camera of V4L2; they count what they can read.
+fn film(device: &str, publisher: &Publisher, count: u64) -> Outcome {
+    let mut camera = Camera::open(device, CameraOptions::default())?;
+    println!("{}", camera.describe().unwrap_or_default());
+    camera.prepare(publisher)?;
+    let (mut kept, mut read) = (VecDeque::new(), 0_usize);
+    while camera.figures().frames < count {
+        match camera.step(Some(Duration::from_secs(5)))? {
+            Step::Frame(frame) => {
+                camera.publish(publisher, &frame)?;
+                read += frame.to_vec()?.len();
+                kept.push_back(frame);
+                if kept.len() > option("--keep", 8)? {
+                    kept.pop_front();
+                }
+            }
+            Step::Gone(reason) => println!("{reason}; waiting for it"),
+            Step::Back => camera.prepare(publisher)?,
+            Step::Nothing => println!("no picture for 5 s"),
+            _ => {}
+        }
+    }
+    let figures = camera.figures();
+    drop(camera);
+    // The camera is closed; what was kept is still there.
+    let last: usize =
+        kept.iter().map(|frame| frame.to_vec().map(|bytes| bytes.len())).sum::<Result<_, _>>()?;
+    publisher.publish_event("eos", &[])?;
+    publisher.close(Duration::from_secs(1));
+    println!(
+        "frames {}, read {read} bytes, copied {}, kept after the end {} of {last} bytes",
+        figures.frames,
+        figures.copied,
+        kept.len()
+    );
+    Ok(())
+}
+
 fn check(frame: &Frame) -> Result<(), String> {
     let number = frame.description().offset.unwrap_or_default();
     let guard = frame.read().map_err(|error| error.to_string())?;
@@ -117,9 +159,14 @@ fn main() -> Outcome {
     let count = option("--frames", 120_u64)?;
     let publisher =
         Publisher::open(&option("--uri", "unix:camera".to_owned())?, PublisherOptions::default())?;
+    let device = option("--device", String::new())?;
+    if !device.is_empty() {
+        publisher.wait_for_subscribers(option("--wait", 0)?, Some(Duration::from_secs(30)));
+        return film(&device, &publisher, count);
+    }
     publisher.set_caps("video/x-raw, format=GRAY8, width=640, height=480, framerate=60/1")?;
     publisher.wait_for_subscribers(option("--wait", 0)?, Some(Duration::from_secs(30)));
-    let mut camera = Camera::open()?;
+    let mut camera = Drawn::open()?;
     let mut frames = Frames { own: Pool::new(PoolOptions::default()), copied: 0 };
     // A preview, a recorder, and a tracker that looks back further than the camera has buffers.
     let readers: Vec<_> = [0, 2, option("--keep", 8)?].into_iter().map(reader).collect();

@@ -119,6 +119,24 @@ fn the_camera_keeps_its_buffers_and_readers_keep_their_frames() {
     assert!(hoarded.contains("kept after the end 10"), "{hoarded}");
 }
 
+/// In the testbed, where the kernel has a virtual camera.
+#[test]
+fn a_camera_of_v4l2_is_filmed() {
+    if std::env::var_os("PAGECAST_TESTBED").is_none() {
+        pagecast_tests::skip("no camera of somebody's is opened: this is for the testbed");
+        return;
+    }
+    let place = Place::new();
+    let uri = place.uri();
+    let other = start("subscribe", &["--uri", &uri]);
+    let film = ["--device", "/dev/video0", "--uri", &uri, "--frames", "30", "--keep", "2", "--wait", "1"];
+    let printed = start("camera_app", &film).end();
+    assert!(printed.contains("its own, as dma-bufs") && printed.contains("frames 30,"), "{printed}");
+    assert!(printed.contains("copied 0, kept after the end 2"), "{printed}");
+    let printed = other.end();
+    assert!(printed.contains("video/x-raw") && !printed.contains("\nframes 0,"), "{printed}");
+}
+
 /// The number after "copied".
 fn copied(printed: &str) -> u64 {
     let number = printed.split("copied ").last().and_then(|rest| rest.split(',').next());
