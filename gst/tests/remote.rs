@@ -3,6 +3,9 @@
 mod source;
 
 use gst::prelude::*;
+use pagecast_tests::hosts::{FIRST, Hosts};
+use pagecast_tests::ids::Ids;
+use source::launch::Launched;
 use source::*;
 
 const CAPS: &str = "video/x-raw,format=I420,width=320,height=240,framerate=50/1";
@@ -45,6 +48,39 @@ fn local_and_remote_sources_receive_the_same_bytes() {
 #[test]
 fn who_joins_a_coded_stream_late_gets_a_frame_to_begin_with() {
     coded::joined_late(&Place::new(), &format!("tcp://127.0.0.1:{}", port()));
+}
+
+#[test]
+fn elements_of_two_hosts_know_each_other_by_their_identities() {
+    let place = Place::new();
+    let hosts = match Hosts::new() {
+        Ok(hosts) => hosts,
+        Err(why) => return pagecast_tests::skip(&why),
+    };
+    let folder = pagecast_tests::Place::new();
+    let ids = Ids::new(&folder, &["p", "s", "stranger"], &["p", "s"]);
+    ids.trust("stranger", "p");
+    let (uri, made) = (format!("tcp://{FIRST}:7302"), "videotestsrc num-buffers=40 pattern=ball");
+    let (plain, received) = (place.file("plain"), place.file("received"));
+    Pipeline::playing(&format!("{made} ! {CAPS} ! filesink location={plain}")).wait();
+    let source = |who: &str, more: &str| {
+        let line =
+            format!("pagecastsrc uri={uri} {more} {} ! filesink location={received}.{who}", ids.of(who));
+        Launched::on(&hosts, 1, &place.file(who), &line)
+    };
+    let sink = format!("pagecastsink wait-for-clients=1 uri={uri} networks=10.79.0.0/24 {}", ids.of("p"));
+    let mut publisher =
+        Launched::on(&hosts, 0, &place.file("publisher"), &format!("{made} ! {CAPS} ! {sink}"));
+    // One who is not known gets nothing, and is told why.
+    eventually("somebody unknown is told so", || {
+        let mut stranger = source("stranger", "reconnect=false");
+        assert!(!stranger.status().success(), "{}", stranger.said());
+        stranger.said().contains("does not trust the certificate of this end")
+    });
+    source("s", "").wait();
+    publisher.wait();
+    let (plain, received) = (std::fs::read(plain).expect("a file"), std::fs::read(format!("{received}.s")));
+    assert!(received.expect("a file") == plain, "not the same");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod camera;
 pub mod hosts;
+pub mod ids;
 pub mod importer;
 pub mod peers;
 pub mod proc;

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pagecast::remote::AllowList;
+use pagecast::remote::{AllowList, Identity};
 use pagecast::verbs::{Verbs, counters};
 use pagecast::{
     BackingChoice, Description, Frame, FrameFlags, Pool, PoolOptions, Publisher, PublisherOptions, Relay,
     RelayOptions, RemoteOptions,
 };
+use pagecast_tests::ids::Ids;
 use pagecast_tests::peers::Peer;
 use pagecast_tests::testbed::{OTHER, OWN, Trouble, run, testbed};
 use pagecast_tests::{PAGE, Place, eventually, proc, stamp, stamped};
@@ -196,6 +197,49 @@ fn a_remote_link_goes_by_rdma_where_it_can() {
     by.sort_unstable();
     assert_eq!(by, ["rdma", "rdma", "tcp"]);
     carried(&testbed.verbs, before, 2 * 4 * SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn between_ends_that_know_each_other_frames_go_by_rdma_and_nobody_else_is_let_in() {
+    const FRAMES: u64 = 12;
+    let (place, Some(testbed)) = (Place::new(), testbed()) else { return };
+    let ids = Ids::new(&place, &["p", "s", "stranger", "thief"], &["p", "s"]);
+    ids.trust("stranger", "p");
+    let publisher = |name: &str| {
+        let mut options = options();
+        let folder = place.path().join(name);
+        options.remote.identity = Some(Identity::open(&folder).expect("an identity"));
+        options.remote.insecure = false;
+        Publisher::open(&format!("rdma://{OWN}:0 remote://{OWN}:0"), options).expect("a publisher")
+    };
+    let (honest, pool) = (publisher("p"), Pool::new(PoolOptions::default()));
+    honest.set_pool(&pool);
+    let uris = addresses(&honest);
+    let join = |uri: &str, how: &str| Peer::start(PEER, &["subscriber", &format!("{uri}?from={OTHER}"), how]);
+    let before = moved();
+    let good: Vec<Peer> = uris.iter().map(|uri| join(uri, &ids.of("s"))).collect();
+    good.iter().for_each(|peer| drop(peer.expect("connected")));
+    assert!(honest.wait_for_subscribers(2, PATIENCE));
+    for uri in &uris {
+        let unknown = join(uri, &ids.of("stranger")).expect("failed");
+        assert!(unknown.contains("does not trust the certificate of this end"), "{uri}: {unknown}");
+        let clear = join(uri, "insecure=true").expect("failed");
+        assert!(clear.contains("it speaks TLS"), "{uri}: {clear}");
+    }
+    // Somebody else, who listens where the publisher is expected.
+    for uri in addresses(&publisher("thief")) {
+        let not_it = join(&uri, &ids.of("s")).expect("failed");
+        assert!(not_it.contains("is not trusted here"), "{uri}: {not_it}");
+    }
+    for number in 0..FRAMES {
+        honest.publish(&stamped(&pool, number, SIZE)).expect("published");
+    }
+    for peer in &good {
+        peer.try_follow(FRAMES).unwrap_or_else(|error| panic!("{error}; {:?}", honest.info()));
+    }
+    let info = honest.info();
+    assert!(info.subscribers.iter().all(|s| s.transport == "rdma" && s.frames == FRAMES), "{info:?}");
+    carried(&testbed.verbs, before, 2 * FRAMES * SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// A frame for a subscriber by `remote://`; what carries its link, and why not RDMA.

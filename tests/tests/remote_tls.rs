@@ -1,42 +1,12 @@
 //! Two hosts, network namespaces of this test's own, that know each other's certificates; and others.
 
-use std::path::PathBuf;
-
-use pagecast::remote::secure::{CERTIFICATE, TRUSTED, generate};
 use pagecast_tests::hosts::{FIRST, Hosts, SECOND};
+use pagecast_tests::ids::Ids;
 use pagecast_tests::peers::Peer;
 use pagecast_tests::{PAGE, Place, eventually, skip, stamp};
 
 const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 const SIZE: usize = 300_000;
-
-/// Identities in a folder of this test.
-struct Ids(PathBuf);
-
-impl Ids {
-    /// New ones with these names; everybody in `circle` trusts the others of it.
-    fn new(place: &Place, names: &[&str], circle: &[&str]) -> Self {
-        let ids = Self(place.path().to_owned());
-        for name in names {
-            generate(&ids.0.join(name), name, false).expect("an identity");
-        }
-        for (owner, other) in circle.iter().flat_map(|a| circle.iter().map(move |b| (a, b))) {
-            if owner != other {
-                ids.trust(owner, other);
-            }
-        }
-        ids
-    }
-
-    fn trust(&self, owner: &str, other: &str) {
-        let copy = self.0.join(owner).join(TRUSTED).join(format!("{other}.pem"));
-        std::fs::copy(self.0.join(other).join(CERTIFICATE), copy).expect("a copy");
-    }
-
-    fn of(&self, name: &str) -> String {
-        format!("identity={}", self.0.join(name).display())
-    }
-}
 
 fn hosts() -> Option<Hosts> {
     Hosts::new().map_err(|why| skip(&why)).ok()
@@ -106,6 +76,12 @@ fn between_two_hosts_frames_are_whole_and_others_are_refused_alone() {
     known.expect("connected");
     publish(&mut publisher, 50);
     known.try_follow(250).and(good.try_follow(250)).unwrap_or_else(|error| panic!("{error}"));
+    // Who is not any more makes no new link; one that stands stays.
+    ids.distrust("p", "stranger");
+    let unknown = refusal(&hosts, &uri, &ids.of("stranger"));
+    assert!(unknown.contains("does not trust the certificate of this end"), "{unknown}");
+    publish(&mut publisher, 50);
+    known.try_follow(300).and(good.try_follow(300)).unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]

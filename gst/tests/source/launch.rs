@@ -7,7 +7,11 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use pagecast_tests::hosts::Hosts;
+
 use super::LIMIT;
+
+const PROGRAM: &str = "gst-launch-1.0";
 
 /// A folder with our plugin and a registry, for all processes of this test program.
 fn plugins() -> &'static Path {
@@ -47,9 +51,17 @@ pub(crate) struct Launched {
 impl Launched {
     /// Runs `gst-launch-1.0` with a pipeline in which no value has spaces.
     pub(crate) fn new(log: &str, pipeline: &str) -> Self {
+        Self::with(Command::new(PROGRAM), log, pipeline)
+    }
+
+    /// The same on the first host (0) or the second (1).
+    pub(crate) fn on(hosts: &Hosts, host: usize, log: &str, pipeline: &str) -> Self {
+        Self::with(hosts.command(host, PROGRAM), log, pipeline)
+    }
+
+    fn with(mut command: Command, log: &str, pipeline: &str) -> Self {
         let log = PathBuf::from(log);
         let file = File::create(&log).expect("a log");
-        let mut command = Command::new("gst-launch-1.0");
         command.arg("-q").args(pipeline.split_whitespace());
         command.stdin(Stdio::null()).stdout(file.try_clone().expect("a log")).stderr(file);
         let child = with_plugins(&mut command, plugins()).spawn().expect("gst-launch-1.0");
@@ -60,7 +72,8 @@ impl Launched {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    fn said(&self) -> String {
+    /// What it has said.
+    pub(crate) fn said(&self) -> String {
         format!("{}\n{}", self.what, std::fs::read_to_string(&self.log).unwrap_or_default())
     }
 
