@@ -15,7 +15,8 @@ use pagecast_ipc::socket::{ReceiveError, Seqpacket};
 use pagecast_ipc::wire::limits::MAX_PACKET;
 use pagecast_ipc::wire::{Announce, Clock, Face, Frame, PacketBuilder, Packets, ToPublisher, ToSubscriber};
 use pagecast_remote::clock::Estimate;
-use pagecast_remote::limits::LINGER;
+use pagecast_remote::limits::{LINGER, SMALL};
+use pagecast_remote::window::Window;
 use pagecast_remote::{FromPublisher, LinkError, Pages, Part, PeerFault, Receiver, Room};
 
 use super::egress::packet;
@@ -27,16 +28,44 @@ use crate::pool::{Lease, Pool, PoolError};
 /// A buffer of so many bytes is made beside the bridge: filling its pages may take longer than a peer waits for a heartbeat.
 const LARGE: usize = 64 << 20;
 
+/// Buffers for a stream of even sizes are made before they are needed, up to so many bytes.
+const AHEAD: usize = 128 << 20;
+
 /// Room in a pool.
 struct FromPool {
     pool: Pool,
     /// A large buffer that is being made.
     coming: Option<JoinHandle<Result<Lease, PoolError>>>,
+    /// Frames that the subscriber may hold, and those that it does.
+    window: u32,
+    held: usize,
+    /// The last frame's size.
+    last: usize,
+    /// The size for which there are buffers for all that the subscriber may hold.
+    ready: usize,
+    /// Buffers of which the subscriber shall know before it gets frames in them.
+    fresh: Vec<Weak<Buffer>>,
 }
 
 impl FromPool {
     fn new(pool: Pool) -> Self {
-        Self { pool, coming: None }
+        let window = Window::new(None).frames();
+        Self { pool, coming: None, window, held: 0, last: 0, ready: 0, fresh: Vec::new() }
+    }
+
+    /// Two frames of one size in a row: more are likely. Their pages are made now, not one buffer at a time whenever the
+    /// subscriber holds more than ever before, which would be thousands of page faults in the midst of a stream.
+    fn look_ahead(&mut self, size: usize) {
+        let even = std::mem::replace(&mut self.last, size) == size;
+        if !even || self.ready == size || size <= SMALL as usize || size >= LARGE {
+            return;
+        }
+        self.ready = size;
+        let more = (self.window as usize).saturating_sub(self.held);
+        let count = more.min(AHEAD / self.pool.footprint(size).max(1));
+        // Where there is no more to be had, the stream goes on with what there is.
+        let leases: Vec<Lease> = (0..count).map_while(|_| self.pool.acquire(size).ok()).collect();
+        self.fresh = leases.iter().map(|lease| Arc::downgrade(lease.buffer())).collect();
     }
 
     /// Whether there will be room without anybody saying so.
@@ -77,6 +106,7 @@ impl FromPool {
 
 impl Pages for FromPool {
     fn take(&mut self, size: usize) -> Result<Option<Room>, LinkError> {
+        self.look_ahead(size);
         match self.acquire(size.max(1)) {
             Some(Ok(lease)) => {
                 let part = Part::new(lease.buffer().clone(), 0, size);
@@ -155,6 +185,7 @@ impl Ingress {
         if self.outlet.is_empty() && self.ended.is_none() {
             self.take_remote()?;
         }
+        self.announce_ahead();
         let here = self.outlet.flush(&self.local);
         // What it has said before it went is still read.
         if !here {
@@ -171,6 +202,7 @@ impl Ingress {
 
     fn take_remote(&mut self) -> Result<(), LinkError> {
         let mut events = Vec::new();
+        self.pages.held = self.held.len();
         self.ended = self.link.receive(&mut self.pages, &mut events).err();
         let figures = self.link.figures();
         for event in events {
@@ -266,6 +298,17 @@ impl Ingress {
         Ok(())
     }
 
+    /// Says one of the buffers that were made ahead, when the subscriber has taken in all others: few descriptors may be
+    /// under way, and those of frames come first.
+    fn announce_ahead(&mut self) {
+        if !self.outlet.is_empty() || !self.outlet.all_seen() {
+            return;
+        }
+        if let Some(buffer) = self.pages.fresh.pop().and_then(|buffer| buffer.upgrade()) {
+            self.announce(&buffer);
+        }
+    }
+
     fn announce(&mut self, buffer: &Arc<Buffer>) {
         let id = buffer.id().get();
         if self.known.contains_key(&id) {
@@ -325,6 +368,10 @@ impl Ingress {
                     // Their pages are free before the publisher knows.
                     frames.retain(|frame| self.held.remove(frame).is_some());
                     ToPublisher::Return(frames)
+                }
+                ToPublisher::Hello(hello) => {
+                    self.pages.window = Window::new(hello.credits).frames();
+                    ToPublisher::Hello(hello)
                 }
                 ToPublisher::Bye => {
                     self.left = true;

@@ -44,6 +44,11 @@ impl Outlet {
         self.waiting.len()
     }
 
+    /// Whether the other end has taken in all buffers that were announced.
+    pub(super) fn all_seen(&self) -> bool {
+        self.announced == self.seen
+    }
+
     /// The other end has taken in so many buffers in all.
     pub(super) fn saw(&mut self, buffers: u64) {
         self.seen = buffers.min(self.announced);

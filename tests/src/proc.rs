@@ -50,6 +50,24 @@ pub fn memfd_mappings(pid: i32) -> usize {
     maps.lines().filter(|line| line.contains("memfd:")).count()
 }
 
+/// Bytes of memfds that process `pid` has mapped and would have to fault in.
+pub fn memfd_bytes_missing(pid: i32) -> u64 {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+    let kib =
+        |line: &str| line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0);
+    let (mut of_memfd, mut missing) = (false, 0);
+    for line in smaps.lines() {
+        match line.split(' ').next() {
+            Some("Size:") if of_memfd => missing += kib(line),
+            Some("Rss:") if of_memfd => missing -= kib(line),
+            // A mapping begins with its addresses.
+            Some(word) if !word.ends_with(':') => of_memfd = line.contains("memfd:"),
+            _ => {}
+        }
+    }
+    missing * 1024
+}
+
 /// Where process `pid` has mapped the memfd with this inode.
 pub fn mapped_at(pid: i32, inode: u64) -> Option<u64> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();

@@ -9,7 +9,7 @@ use pagecast::{
     RecvError, Relay, RelayOptions, Subscriber, SubscriberOptions,
 };
 use pagecast_tests::peers::Peer;
-use pagecast_tests::{Place, check, eventually, stamped};
+use pagecast_tests::{Place, check, eventually, proc, stamped};
 
 const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 const ANY: &str = "tcp://127.0.0.1:0";
@@ -63,6 +63,48 @@ fn local_and_remote_subscribers_get_every_frame_whole() {
     assert!(remote.iter().all(|s| s.pid == 0 && s.peer.as_ref().is_some_and(has_address)), "{info:?}");
     assert!(info.subscribers.iter().all(|s| s.frames == 500 && s.dropped == 0), "{info:?}");
     assert!(pool.figures().buffers < 60, "{:?}", pool.figures());
+}
+
+/// The window of who does not ask for another, and each buffer mapped by the bridge and by the subscriber.
+const READY: usize = 2 * 8;
+
+#[test]
+fn a_subscriber_has_all_pages_before_it_needs_them() {
+    let (publisher, pool) = publisher(ANY, patient());
+    let peer = Peer::start(PEER, &["subscriber", &address(&publisher, "tcp"), "slow=20"]);
+    assert!(publisher.wait_for_subscribers(1, PATIENCE));
+    let mut number = 0;
+    let mut publish = || {
+        publisher.publish(&stamped(&pool, number, SIZE)).expect("published");
+        number += 1;
+        number
+    };
+    // One at a time, so that one or two buffers would do.
+    eventually("buffers for all frames that it may hold", || {
+        peer.try_follow(publish()).unwrap_or_else(|error| panic!("{error}"));
+        proc::memfd_mappings(peer.pid()) >= READY
+    });
+    (0..3).for_each(|_| peer.try_follow(publish()).unwrap_or_else(|error| panic!("{error}")));
+    let before = proc::memfd_mappings(peer.pid());
+    assert_eq!(proc::memfd_bytes_missing(peer.pid()), 0);
+    // Now it falls behind, and has as many as it may.
+    let last = (0..40).map(|_| publish()).last().unwrap_or(0);
+    peer.try_follow(last).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(proc::memfd_mappings(peer.pid()), before);
+    assert_eq!(proc::memfd_bytes_missing(peer.pid()), 0);
+}
+
+#[test]
+fn buffers_are_made_ahead_for_even_streams_only() {
+    let (publisher, pool) = publisher(ANY, patient());
+    let peer = Peer::start(PEER, &["subscriber", &address(&publisher, "tcp")]);
+    assert!(publisher.wait_for_subscribers(1, PATIENCE));
+    for number in 0..20 {
+        publisher.publish(&stamped(&pool, number, SIZE - number as usize)).expect("published");
+        peer.try_follow(number + 1).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let mappings = proc::memfd_mappings(peer.pid());
+    assert!(mappings < READY, "{mappings}");
 }
 
 #[test]
