@@ -5,13 +5,13 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::process::{ChildStderr, Command};
+use std::process::{ChildStderr, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use common::{LIMIT, Place, Running, eventually, expect_code, json, skip, stderr, stdout};
+use common::{LIMIT, Place, Running, eventually, expect_code, finish, json, skip, stderr, stdout};
 use nix::sys::signal::Signal;
 use pagecast_tests::camera::{Camera, dma_bufs};
 
@@ -177,6 +177,62 @@ fn dma_bufs_of(pid: i32) -> BTreeSet<u64> {
     let is_dma_buf = |path: &PathBuf| fs::read_link(path).is_ok_and(|link| link.starts_with("/dmabuf:"));
     let paths = open.map(|entry| entry.path()).filter(is_dma_buf);
     paths.filter_map(|path| fs::metadata(path).ok()).map(|file| file.ino()).collect()
+}
+
+/// Any user but root, and a group of its own.
+const NOBODY: u32 = 65_534;
+/// The group that cameras belong to.
+const VIDEO: u32 = 44;
+
+/// `pagecast ARGS` as nobody, with these further groups, without a capability and without a way to get one: what a
+/// container has that is given nothing but devices.
+fn as_nobody(place: &Place, groups: &str, args: &str) -> Command {
+    let own = place.path().join("pagecast-of-nobody");
+    if !own.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_pagecast"), &own).expect("a copy");
+        for path in [place.path().to_owned(), place.path().join("pagecast")] {
+            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).expect("chown");
+        }
+    }
+    let usual = place.command("");
+    let mut command = Command::new("setpriv");
+    let id = NOBODY.to_string();
+    command.args([
+        "--reuid",
+        &id,
+        "--regid",
+        &id,
+        groups,
+        "--bounding-set=-all",
+        "--inh-caps=-all",
+        "--no-new-privs",
+    ]);
+    command.arg(own).args(args.split_whitespace()).current_dir(place.path());
+    command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn who_is_in_the_cameras_group_needs_no_privilege() {
+    let Some(camera) = camera() else { return };
+    let place = Place::new();
+    let path = camera.path.display();
+    std::os::unix::fs::chown(&camera.path, None, Some(VIDEO)).expect("chown");
+    fs::set_permissions(&camera.path, fs::Permissions::from_mode(0o660)).expect("chmod");
+    let serve = format!("serve cam0 --device {path} --mode {MODE}:NV12");
+    let output = finish(as_nobody(&place, "--clear-groups", &serve).spawn().expect("setpriv"));
+    expect_code(&output, 1);
+    assert!(stderr(&output).contains("usually video"), "{}", stderr(&output));
+    let mut process = Running::start(as_nobody(&place, &format!("--groups={VIDEO}"), &serve));
+    let lines = lines(process.0.stderr.take().expect("piped"));
+    let serving = Serving { process, lines };
+    serving.wait_for("serving unix:cam0");
+    // A subscriber of the same user, who is in no group at all.
+    let output = finish(as_nobody(&place, "--clear-groups", "recv cam0 -n 20").spawn().expect("setpriv"));
+    expect_code(&output, 0);
+    let last = serving.end();
+    assert!(last.contains(" 0 copied,"), "{last}");
 }
 
 /// Takes the virtual camera away, as unplugging it does.
