@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pagecast_allocators::{Backing, BackingChoice, Buffer, Wants, open};
 use pagecast_verbs::{
-    Access, Doorbell, ENDPOINT_BYTES, MemoryRegion, ProtectionDomain, Remote, Slice, Verbs, Write,
+    Access, Doorbell, ENDPOINT_BYTES, MemoryRegion, ProtectionDomain, Remote, Slice, Transport, Verbs, Write,
 };
 
 use super::wire::Answer;
@@ -31,6 +31,10 @@ impl Probe {
     pub(super) fn new(verbs: &Verbs, address: IpAddr) -> Result<Self, RdmaError> {
         use std::hash::{BuildHasher, Hasher, RandomState};
         let (device, gid) = verbs.device_for(address)?;
+        // Queue pairs that are not told their peer take too long for a try.
+        if device.transport() == Transport::Iwarp {
+            return Err(RdmaError::Transports);
+        }
         let domain = ProtectionDomain::new(&device)?;
         let pair = Pair::new(&domain, &gid)?;
         // What was there before cannot be taken for what was written.

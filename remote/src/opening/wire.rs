@@ -59,7 +59,7 @@ impl Offer {
 /// Why frames are not written by RDMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The subscriber's host has no RDMA device with the connection's address.
+    /// The subscriber's host has no RDMA device with the connection's address, or one of iWARP.
     SubscriberHasNone,
     /// The publisher's host has none.
     PublisherHasNone,
@@ -72,8 +72,8 @@ pub enum Reason {
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::SubscriberHasNone => "the subscriber's host has no RDMA device with the connection's address",
-            Self::PublisherHasNone => "the publisher's host has no RDMA device with the connection's address",
+            Self::SubscriberHasNone => "the subscriber's host has no RDMA device with the connection's address, or one of iWARP, which only rdma:// uses",
+            Self::PublisherHasNone => "the publisher's host has no RDMA device with the connection's address, or one of iWARP, which only rdma:// uses",
             Self::AskedFor => "the other end asked for tcp://",
             Self::ProbeLost => {
                 "a write by RDMA did not arrive: is UDP port 4791 open in both directions, for large packets too?"

@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::poll::PollFd;
 use pagecast_verbs::ENDPOINT_BYTES;
 
-use super::wire::{self, Grant, Message, Splitter};
+use super::wire::{self, Ability, Grant, Message, Splitter};
 use crate::LinkError;
 use crate::limits::{DEAD, MAX_BYTES_WAITING};
 use crate::link::{LinkFigures, begin};
@@ -24,6 +24,8 @@ pub(super) enum Said {
     Hello([u8; ENDPOINT_BYTES]),
     Packet(Vec<u8>),
     Grant(Grant),
+    /// What its device can do; at most once, before the hello.
+    Ability(Ability),
 }
 
 /// One end of it.
@@ -194,6 +196,7 @@ impl Control {
                 Message::Hello(endpoint) => Some(Said::Hello(endpoint)),
                 Message::Packet(packet) => Some(Said::Packet(packet.to_vec())),
                 Message::Grant(grant) => Some(Said::Grant(grant)),
+                Message::Ability(ability) => Some(Said::Ability(ability)),
                 Message::Beat(beat) => {
                     self.pulse.took(beat, Instant::now())?;
                     None

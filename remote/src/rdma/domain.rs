@@ -5,9 +5,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use pagecast_allocators::Buffer;
-use pagecast_verbs::{Access, Device, Gid, MemoryRegion, ProtectionDomain, RegisterError, Verbs};
+use pagecast_verbs::{
+    Access, Cm, Device, Gid, MemoryRegion, ProtectionDomain, RegisterError, Transport, Verbs,
+};
 
 use super::RdmaError;
+use super::meeting::Meeting;
 use crate::{LinkError, registration};
 
 /// Where frames are sent from: one protection domain for all links of a device, so that a buffer is registered once,
@@ -15,6 +18,10 @@ use crate::{LinkError, registration};
 pub struct Sources {
     domain: Arc<ProtectionDomain>,
     gid: Gid,
+    address: IpAddr,
+    immediates: bool,
+    /// What connects queue pairs that are not told their peer.
+    cm: Option<Cm>,
 }
 
 impl std::fmt::Debug for Sources {
@@ -31,18 +38,25 @@ impl Sources {
     pub fn new(verbs: &Verbs, address: IpAddr) -> Result<Arc<Self>, RdmaError> {
         static DOMAINS: Mutex<Vec<Weak<ProtectionDomain>>> = Mutex::new(Vec::new());
         let (device, gid) = verbs.device_for(address)?;
+        let (cm, immediates) = (cm_for(verbs, &device)?, device.has_immediates());
+        let of = |domain: Arc<ProtectionDomain>| {
+            let immediates = immediates && domain.device().has_immediates();
+            Arc::new(Self { domain, gid, address, immediates, cm })
+        };
         let mut domains = DOMAINS.lock().unwrap_or_else(PoisonError::into_inner);
         domains.retain(|domain| domain.strong_count() > 0);
         // A device that was away and is back has the name, and answers only who opened it since.
         let same = |domain: &Arc<ProtectionDomain>| {
-            domain.device().name() == device.name() && domain.device().gid_for(address).is_ok()
+            let there = domain.device();
+            let answers = || there.gid_for(address).is_ok() || (cm.is_some() && there.port(gid.port).is_ok());
+            there.name() == device.name() && answers()
         };
         if let Some(domain) = domains.iter().filter_map(Weak::upgrade).find(same) {
-            return Ok(Arc::new(Self { domain, gid }));
+            return Ok(of(domain));
         }
         let domain = ProtectionDomain::new(&device)?;
         domains.push(Arc::downgrade(&domain));
-        Ok(Arc::new(Self { domain, gid }))
+        Ok(of(domain))
     }
 
     /// Their domain.
@@ -52,6 +66,16 @@ impl Sources {
 
     pub(super) fn gid(&self) -> &Gid {
         &self.gid
+    }
+
+    /// Whether writes can carry immediates.
+    pub(super) fn immediates(&self) -> bool {
+        self.immediates
+    }
+
+    /// How a queue pair comes up that is not told its peer.
+    pub(super) fn meeting(&self) -> Option<Meeting> {
+        self.cm.map(|cm| Meeting::caller(cm, self.address))
     }
 
     /// Whether the device can read the buffer's pages: those of another device it may not.
@@ -65,6 +89,11 @@ impl Sources {
         let ensured = registration::ensure(buffer, &self.domain, Access::Source);
         Ok(ensured.map_err(RdmaError::from)?.region)
     }
+}
+
+/// What connects the device's queue pairs, where they cannot be told their peer.
+pub(super) fn cm_for(verbs: &Verbs, device: &Device) -> Result<Option<Cm>, RdmaError> {
+    Ok(if device.transport() == Transport::Iwarp { Some(verbs.cm()?) } else { None })
 }
 
 /// Where one peer may write: its own protection domain, so that its keys open nothing else, and registrations that end with

@@ -1,6 +1,6 @@
 //! What can go wrong besides the connection.
 
-use pagecast_verbs::{ConnectError, DeviceError, LoadError, PostError, RegisterError, WorkError};
+use pagecast_verbs::{CmError, ConnectError, DeviceError, LoadError, PostError, RegisterError, WorkError};
 
 /// Why a link over RDMA is at its end, or has none.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,23 @@ pub enum RdmaError {
     /// The two queue pairs do not come together.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// RDMA-CM does not bring them together.
+    #[error(transparent)]
+    Cm(#[from] CmError),
+    /// One device is iWARP's, the other is not.
+    #[error("one end's RDMA device is iWARP's and the other's is not: tcp:// connects the two hosts")]
+    Transports,
+    /// Others than the publisher have called too often.
+    #[error("somebody else calls for the publisher's RDMA connection again and again")]
+    Strangers,
+    /// The publisher has not called.
+    #[error(
+        "the publisher has made no RDMA connection in time: do firewalls let RDMA-CM through, at any port?"
+    )]
+    NobodyCame,
+    /// The other end has ended its queue pair, but not the control connection.
+    #[error("the RDMA connection has ended")]
+    Parted,
     /// Pages cannot be registered.
     #[error(transparent)]
     Register(#[from] RegisterError),

@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use nix::poll::{PollFd, PollFlags};
 use pagecast_ipc::wire;
-use pagecast_verbs::{MemoryRegion, Verbs};
+use pagecast_verbs::{Access, Done, ENDPOINT_BYTES, MemoryRegion, Verbs};
 
 use super::RdmaError;
+use super::bell::{Bell, Numbers};
 use super::control::{Control, Said};
-use super::domain::Targets;
+use super::domain::{Targets, cm_for};
 use super::link::Pair;
+use super::meeting::Meeting;
 use super::places::{Granting, MAX_AHEAD, MAX_GRANTS, Place};
 use super::wire::{Grant, Message};
 use crate::framing::{Kind, kind_of};
@@ -43,6 +44,12 @@ pub struct RdmaReceiver {
     targets: Targets,
     coming: VecDeque<Coming>,
     control: Control,
+    /// Whether the device has immediates.
+    immediates: bool,
+    /// Whether the publisher's hello was here.
+    met: bool,
+    /// Where numbers of places are received, if they do not come as immediates. After the queue pair.
+    numbers: Option<Numbers>,
     places: Granting<Room>,
     /// Places granted for frames that are known and not whole.
     granted: usize,
@@ -65,16 +72,60 @@ impl RdmaReceiver {
     /// # Errors
     /// If the system or the device does not let it be set up.
     pub fn new(channel: Channel, verbs: &Verbs) -> Result<Self, LinkError> {
-        let (device, gid) = verbs.device_for(channel.local()?.ip()).map_err(RdmaError::from)?;
+        let own = channel.local()?.ip();
+        let (device, gid) = verbs.device_for(own).map_err(RdmaError::from)?;
         let targets = Targets::new(&device)?;
-        let mut pair = Pair::new(targets.domain(), &gid)?;
-        for _ in 0..MAX_GRANTS {
-            pair.queue.post_recv(0, &[]).map_err(RdmaError::from)?;
-        }
+        let cm = cm_for(verbs, &device)?;
+        let meeting = cm.map(|cm| Meeting::listener(cm, own)).transpose()?;
+        let pair = Pair::new(targets.domain(), &gid)?.meeting(meeting);
+        let immediates = device.has_immediates();
         let mut control = Control::new(channel, Role::Asks);
-        control.say(&Message::Hello(pair.queue.endpoint().to_bytes()));
-        let (coming, places) = (VecDeque::new(), Granting::default());
-        Ok(Self { pair, targets, coming, control, places, granted: 0, written: 0, more: false, ended: None })
+        pair.greet(&mut control, immediates);
+        Ok(Self {
+            pair,
+            targets,
+            immediates,
+            met: false,
+            numbers: None,
+            coming: VecDeque::new(),
+            control,
+            places: Granting::default(),
+            granted: 0,
+            written: 0,
+            more: false,
+            ended: None,
+        })
+    }
+
+    /// The publisher's hello is here: it may send as soon as it knows that ours is there.
+    fn meet(&mut self, endpoint: &[u8; ENDPOINT_BYTES]) -> Result<(), LinkError> {
+        if self.met {
+            return Err(PeerFault::OutOfPlace("a second hello").into());
+        }
+        self.met = true;
+        if self.pair.bell(self.immediates) == Bell::Message {
+            self.numbers = Some(Numbers::new(self.targets.domain(), Access::Local)?);
+        }
+        for at in 0..MAX_GRANTS {
+            self.post(at as u64)?;
+        }
+        self.pair.meet(endpoint, self.control.peer_ip()?)
+    }
+
+    /// Posts a receive.
+    fn post(&mut self, at: u64) -> Result<(), LinkError> {
+        let into = self.numbers.as_ref().map(|numbers| numbers.slice(at as u32));
+        Ok(self.pair.queue.post_recv(at, into.as_slice()).map_err(RdmaError::from)?)
+    }
+
+    /// The place that a completed receive names.
+    fn named(&self, at: u64, done: &Done) -> Result<u32, LinkError> {
+        match (&self.numbers, done.immediate, done.bytes) {
+            (None, Some(slot), _) => Ok(slot),
+            (Some(numbers), None, 4) => numbers.read(at as u32),
+            (None, None, _) => Err(PeerFault::OutOfPlace("a message").into()),
+            (Some(_), ..) => Err(PeerFault::OutOfPlace("a message that is no number").into()),
+        }
     }
 
     /// Whether a frame waits for pages.
@@ -173,10 +224,11 @@ impl RdmaReceiver {
         let mut arrived = Vec::new();
         for ended in self.pair.completions()? {
             let done = ended.outcome.map_err(RdmaError::from)?;
-            arrived.push(done.immediate.ok_or(PeerFault::OutOfPlace("a message"))?);
+            arrived.push((ended.token, done));
         }
-        for slot in arrived {
-            self.pair.queue.post_recv(0, &[]).map_err(RdmaError::from)?;
+        for (at, done) in arrived {
+            let slot = self.named(at, &done)?;
+            self.post(at)?;
             // Its record may still be on its way.
             if self.places.filled(slot)? {
                 continue;
@@ -230,7 +282,8 @@ impl RdmaReceiver {
             }
             match self.control.next()? {
                 Some(Said::Packet(packet)) => self.packet(packet)?,
-                Some(Said::Hello(endpoint)) => self.pair.connect(&endpoint, self.control.peer_ip()?)?,
+                Some(Said::Hello(endpoint)) => self.meet(&endpoint)?,
+                Some(Said::Ability(ability)) => self.pair.can(ability)?,
                 Some(Said::Grant(_)) => return Err(PeerFault::OutOfPlace("a place for a frame").into()),
                 None => return Ok(()),
             }
@@ -255,15 +308,14 @@ fn grant(slot: u32, region: &MemoryRegion, part: &Part) -> Grant {
 
 impl Receiver for RdmaReceiver {
     fn poll_fds(&self) -> PollFds<'_> {
-        let completions = PollFd::new(self.pair.fd(), PollFlags::POLLIN);
-        [self.control.poll_fd(self.reads()), completions].into_iter().collect()
+        [self.control.poll_fd(self.reads())].into_iter().chain(self.pair.poll_fds()).collect()
     }
 
     fn next_look(&self) -> Instant {
         match self.ended {
             _ if self.more => Instant::now(),
             Some(since) => since + LINGER / 20,
-            None => self.control.next_look(),
+            None => self.pair.next_look(self.control.next_look()),
         }
     }
 
@@ -296,6 +348,7 @@ impl Receiver for RdmaReceiver {
             return self.end();
         }
         completed?;
+        self.pair.is_up()?;
         let reads = self.reads();
         self.control.alive(reads)
     }

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::poll::{PollFd, PollFlags};
 use pagecast_allocators::Buffer;
 use pagecast_verbs::{
-    Doorbell, MemoryRegion, PostError, ProtectionDomain, RegisterError, Remote, Slice, Verbs, Write,
+    Access, Doorbell, ENDPOINT_BYTES, MemoryRegion, PostError, ProtectionDomain, RegisterError, Remote,
+    Slice, Verbs, Write,
 };
 
 use super::RdmaError;
+use super::bell::{Bell, Numbers};
 use super::control::{Control, Said};
 use super::domain::Sources;
 use super::link::{DEPTH, Pair};
@@ -67,6 +68,8 @@ pub struct RdmaSender {
     control: Control,
     sources: Arc<Sources>,
     places: Granted,
+    /// Where numbers of places are sent from, if they do not go as immediates.
+    numbers: Option<Numbers>,
     /// Frames without bytes, which have left.
     empty: Vec<u64>,
     /// Bytes of frames that have left.
@@ -86,15 +89,16 @@ impl RdmaSender {
     /// # Errors
     /// If the system or the device does not let it be set up.
     pub fn new(channel: Channel, sources: &Arc<Sources>) -> Result<Self, LinkError> {
-        let pair = Pair::new(sources.domain(), sources.gid())?;
+        let pair = Pair::new(sources.domain(), sources.gid())?.meeting(sources.meeting());
         let mut control = Control::new(channel, Role::Answers);
-        control.say(&Message::Hello(pair.queue.endpoint().to_bytes()));
+        pair.greet(&mut control, sources.immediates());
         Ok(Self {
             pair,
             frames: VecDeque::new(),
             control,
             sources: sources.clone(),
             places: Granted::default(),
+            numbers: None,
             empty: Vec::new(),
             written: 0,
             more: false,
@@ -130,17 +134,29 @@ impl RdmaSender {
     /// Posts what has a place.
     fn post(&mut self) -> Result<(), LinkError> {
         self.place()?;
+        if !self.pair.is_up()? {
+            return Ok(());
+        }
         for frame in &mut self.frames {
             let Some((grant, stage)) = frame.next() else { continue };
             let bytes = if frame.stage == Stage::Waiting { Some(&frame.payload) } else { None };
             let rings = stage == Stage::Ringing;
-            match write(&mut self.pair, &self.sources, frame.frame, bytes, rings, grant) {
+            let bell = if rings { Some(&self.numbers) } else { None };
+            match write(&mut self.pair, &self.sources, frame.frame, bytes, bell, grant) {
                 Ok(()) => (frame.stage, frame.posted) = (stage, Some(Instant::now())),
                 Err(LinkError::Rdma(RdmaError::Post(PostError::Full { .. }))) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// The subscriber's hello is here.
+    fn meet(&mut self, endpoint: &[u8; ENDPOINT_BYTES]) -> Result<(), LinkError> {
+        if self.pair.bell(self.sources.immediates()) == Bell::Message && self.numbers.is_none() {
+            self.numbers = Some(Numbers::new(self.sources.domain(), Access::Source)?);
+        }
+        self.pair.meet(endpoint, self.control.peer_ip()?)
     }
 
     fn complete(&mut self, done: &mut Vec<u64>) -> Result<(), LinkError> {
@@ -161,13 +177,14 @@ impl RdmaSender {
     }
 }
 
-/// Writes a frame's bytes, if there are any to write, one after another in messages that the port sends, and rings.
+/// Writes a frame's bytes, if there are any to write, one after another in messages that the port sends, and rings if there is
+/// a bell: with a number from there, or with an immediate.
 fn write(
     pair: &mut Pair,
     sources: &Sources,
     frame: u64,
     payload: Option<&Payload>,
-    rings: bool,
+    bell: Option<&Option<Numbers>>,
     grant: &Grant,
 ) -> Result<(), LinkError> {
     let largest = u64::from(pair.queue.max_message());
@@ -195,22 +212,31 @@ fn write(
         writes.push(Write { from, to });
         to.address = to.address.wrapping_add(from[0].length.into());
     }
-    if !rings {
-        return Ok(pair.queue.post_writes(frame, &writes).map_err(RdmaError::from)?);
-    }
-    let last = Write { from: &[], to: Remote { address: grant.address, rkey: grant.rkey } };
-    let doorbell = Doorbell::Immediate { write: last, value: grant.slot };
-    Ok(pair.queue.post_frame(frame, &writes, doorbell).map_err(RdmaError::from)?)
+    let posted = match bell {
+        None => pair.queue.post_writes(frame, &writes),
+        Some(None) => {
+            let last = Write { from: &[], to: Remote { address: grant.address, rkey: grant.rkey } };
+            pair.queue.post_frame(frame, &writes, Doorbell::Immediate { write: last, value: grant.slot })
+        }
+        Some(Some(numbers)) => {
+            numbers.write(grant.slot, grant.slot)?;
+            let from = [numbers.slice(grant.slot)];
+            pair.queue.post_frame(frame, &writes, Doorbell::Send { from: &from })
+        }
+    };
+    Ok(posted.map_err(RdmaError::from)?)
 }
 
 impl Sender for RdmaSender {
     fn poll_fds(&self) -> PollFds<'_> {
-        let completions = PollFd::new(self.pair.fd(), PollFlags::POLLIN);
-        [self.control.poll_fd(true), completions].into_iter().collect()
+        [self.control.poll_fd(true)].into_iter().chain(self.pair.poll_fds()).collect()
     }
 
     fn next_look(&self) -> Instant {
-        if self.more || !self.empty.is_empty() { Instant::now() } else { self.control.next_look() }
+        match self.more || !self.empty.is_empty() {
+            true => Instant::now(),
+            false => self.pair.next_look(self.control.next_look()),
+        }
     }
 
     fn is_busy(&self) -> bool {
@@ -258,7 +284,8 @@ impl Sender for RdmaSender {
         for _ in 0..MAX_IN_A_ROW {
             match self.control.next()? {
                 Some(Said::Packet(packet)) => events.push(FromSubscriber::Packet(packet)),
-                Some(Said::Hello(endpoint)) => self.pair.connect(&endpoint, self.control.peer_ip()?)?,
+                Some(Said::Hello(endpoint)) => self.meet(&endpoint)?,
+                Some(Said::Ability(ability)) => self.pair.can(ability)?,
                 Some(Said::Grant(grant)) => {
                     self.places.push(grant)?;
                     self.post()?;

@@ -23,6 +23,82 @@ const HELLO_KIND: u8 = 1;
 const PACKET_KIND: u8 = 2;
 const GRANT_KIND: u8 = 3;
 const BEAT_KIND: u8 = 4;
+const ABILITY_KIND: u8 = 5;
+
+/// Bytes of the token of [`Way::Listens`].
+pub const TOKEN: usize = 16;
+const ABILITY: usize = 4 + TOKEN;
+
+/// How a queue pair comes up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It is told its peer, by the hellos.
+    Told,
+    /// By RDMA-CM: this end, the publisher's, calls.
+    Calls,
+    /// By RDMA-CM: this end, the subscriber's, listens.
+    Listens {
+        /// At its port.
+        port: u16,
+        /// For who says this.
+        token: [u8; TOKEN],
+    },
+}
+
+impl std::fmt::Debug for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Tokens are secrets.
+        f.write_str(match self {
+            Self::Told => "Told",
+            Self::Calls => "Calls",
+            Self::Listens { .. } => "Listens",
+        })
+    }
+}
+
+/// What a device can do, where it is not what all others can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ability {
+    /// Whether a write can carry an immediate.
+    pub immediates: bool,
+    /// How its queue pair comes up.
+    pub way: Way,
+}
+
+impl Ability {
+    /// That of who says none.
+    pub const USUAL: Self = Self { immediates: true, way: Way::Told };
+
+    fn to_bytes(self) -> [u8; ABILITY] {
+        let mut bytes = [0; ABILITY];
+        bytes[0] = self.immediates.into();
+        match self.way {
+            Way::Told => {}
+            Way::Calls => bytes[1] = 1,
+            Way::Listens { port, token } => {
+                bytes[1] = 2;
+                bytes[2..4].copy_from_slice(&port.to_le_bytes());
+                bytes[4..].copy_from_slice(&token);
+            }
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; ABILITY]) -> Option<Self> {
+        let port = u16::from_le_bytes([bytes[2], bytes[3]]);
+        let mut token = [0; TOKEN];
+        token.copy_from_slice(&bytes[4..]);
+        let way = match bytes[1] {
+            0 => Way::Told,
+            1 => Way::Calls,
+            2 if port != 0 => Way::Listens { port, token },
+            _ => return None,
+        };
+        let ability = Self { immediates: bytes[0] == 1, way };
+        // One way to say it.
+        (ability.to_bytes() == *bytes).then_some(ability)
+    }
+}
 
 /// A place for the bytes of a frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,6 +134,8 @@ pub enum Message<'a> {
     Grant(Grant),
     /// A heartbeat.
     Beat(Beat),
+    /// What the device of who speaks can do; at most once, before the hello.
+    Ability(Ability),
 }
 
 /// The preamble of this build.
@@ -80,6 +158,7 @@ impl<'a> Message<'a> {
         match self {
             Self::Hello(endpoint) => put(HELLO_KIND, &[endpoint]),
             Self::Packet(packet) => put(PACKET_KIND, &[packet]),
+            Self::Ability(ability) => put(ABILITY_KIND, &[&ability.to_bytes()]),
             Self::Grant(grant) => put(
                 GRANT_KIND,
                 &[
@@ -104,6 +183,11 @@ impl<'a> Message<'a> {
             HELLO_KIND => Self::Hello(body.try_into().map_err(|_| PeerFault::OutOfPlace("a hello"))?),
             GRANT_KIND => {
                 Self::Grant(Grant { slot: word(0), rkey: word(4), address: long(8), length: long(16) })
+            }
+            ABILITY_KIND => {
+                let bytes = body.first_chunk().filter(|_| body.len() == ABILITY);
+                let ability = bytes.and_then(Ability::from_bytes);
+                Self::Ability(ability.ok_or(PeerFault::OutOfPlace("what a device can do"))?)
             }
             BEAT_KIND => Self::Beat(Beat { sent: long(0), echo: long(8), kept: long(16) }),
             _ => Self::Packet(body),
@@ -161,6 +245,7 @@ fn checked(kind: u8, length: usize) -> Result<usize, PeerFault> {
         PACKET_KIND => true,
         GRANT_KIND => length == GRANT,
         BEAT_KIND => length == BEAT,
+        ABILITY_KIND => length == ABILITY,
         _ => false,
     };
     if right { Ok(length) } else { Err(PeerFault::OutOfPlace("an unknown message")) }
@@ -177,7 +262,15 @@ mod tests {
         match kind {
             0 => Message::Hello([sent as u8; ENDPOINT_BYTES]),
             1 => Message::Packet(bytes),
-            2 => Message::Grant(Grant { slot: sent as u32, rkey: kept as u32, address: echo, length: kept }),
+            2 => Message::Ability(Ability {
+                immediates: sent % 2 == 0,
+                way: match echo % 3 {
+                    0 => Way::Told,
+                    1 => Way::Calls,
+                    _ => Way::Listens { port: kept as u16 | 1, token: [kept as u8; TOKEN] },
+                },
+            }),
+            3 => Message::Grant(Grant { slot: sent as u32, rkey: kept as u32, address: echo, length: kept }),
             _ => Message::Beat(Beat { sent, echo, kept }),
         }
     }
@@ -185,7 +278,7 @@ mod tests {
     proptest! {
         #[test]
         fn messages_survive_the_wire_however_it_is_cut(
-            parts in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..50), any::<[u64; 3]>(), 0u8..4), 1..6),
+            parts in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..50), any::<[u64; 3]>(), 0u8..5), 1..6),
             cut in any::<proptest::sample::Index>(),
         ) {
             let mut stream = preamble().to_vec();
@@ -203,6 +296,18 @@ mod tests {
     }
 
     #[test]
+    fn abilities_have_one_form() {
+        let good = Ability { immediates: false, way: Way::Listens { port: 7, token: [9; TOKEN] } }.to_bytes();
+        assert!(Ability::from_bytes(&good).is_some());
+        for (at, value) in [(0, 2), (1, 0), (1, 1), (1, 3), (2, 0)] {
+            let mut bytes = good;
+            bytes[at] = value;
+            assert_eq!(Ability::from_bytes(&bytes), None, "{at} {value}");
+        }
+        assert_eq!(Ability::from_bytes(&Ability::USUAL.to_bytes()), Some(Ability::USUAL));
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_as_soon_as_it_is_seen() {
         let stream = |kind: u8, length: usize| {
             let mut bytes = preamble().to_vec();
@@ -211,14 +316,18 @@ mod tests {
             bytes
         };
         let cut = |bytes: &[u8]| Splitter::default().cut(bytes).map(|found| found.is_some());
-        for (kind, length) in
-            [(HELLO_KIND, ENDPOINT_BYTES), (PACKET_KIND, MAX_PACKET), (GRANT_KIND, 24), (BEAT_KIND, 24)]
-        {
+        for (kind, length) in [
+            (HELLO_KIND, ENDPOINT_BYTES),
+            (PACKET_KIND, MAX_PACKET),
+            (GRANT_KIND, 24),
+            (BEAT_KIND, 24),
+            (ABILITY_KIND, ABILITY),
+        ] {
             assert_eq!(cut(&stream(kind, length)), Ok(false));
             cut(&stream(kind, length + 1)).expect_err("another length");
         }
         cut(&stream(0, 0)).expect_err("no kind");
-        cut(&stream(5, 0)).expect_err("no kind");
+        cut(&stream(6, 0)).expect_err("no kind");
         assert_eq!(cut(b"PGX"), Err(PeerFault::NotPagecast));
         assert_eq!(cut(b"PGCV\x02\0\0\0"), Err(PeerFault::Version { theirs: 2, ours: 1 }));
         assert_eq!(cut(b""), Ok(false));

@@ -73,10 +73,33 @@ fn over_fake(channels: fn([TcpStream; 2]) -> [Channel; 2]) -> Ends {
     ends
 }
 
+/// The same without immediates.
+fn rdma_fake_message() -> Ends {
+    let address = |last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+    let fake = Fake::new(&[address(1), address(2)]);
+    let ends = support::rdma(&fake.verbs().without_immediates(), [address(1), address(2)], clear);
+    std::mem::forget(fake);
+    ends
+}
+
 /// The testbed's devices.
 fn rdma_rxe() -> Option<Ends> {
-    let addresses = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 77, 0, last)));
-    let found = Verbs::open().map_err(|error| error.to_string());
+    testbed([10, 77, 0], |verbs| verbs)
+}
+
+/// The same without immediates.
+fn rdma_rxe_message() -> Option<Ends> {
+    testbed([10, 77, 0], Verbs::without_immediates)
+}
+
+/// Its iWARP devices (`testbed/run --with-siw`), which come up by RDMA-CM and have no immediates.
+fn rdma_siw() -> Option<Ends> {
+    testbed([10, 78, 0], |verbs| verbs)
+}
+
+fn testbed([a, b, c]: [u8; 3], change: fn(Verbs) -> Verbs) -> Option<Ends> {
+    let addresses = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(a, b, c, last)));
+    let found = Verbs::open().map(change).map_err(|error| error.to_string());
     let found = found.and_then(|verbs| match verbs.device_for(addresses[0]) {
         Ok(_) => Ok(verbs),
         Err(error) => Err(error.to_string()),
@@ -128,4 +151,14 @@ macro_rules! every_case {
     };
 }
 
-every_case!(in_process, tcp, tls, rdma_fake, rdma_fake_tls, rdma_rxe);
+every_case!(
+    in_process,
+    tcp,
+    tls,
+    rdma_fake,
+    rdma_fake_tls,
+    rdma_fake_message,
+    rdma_rxe,
+    rdma_rxe_message,
+    rdma_siw
+);

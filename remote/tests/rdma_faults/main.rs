@@ -1,6 +1,7 @@
 //! What RDMA devices and peers do seldom, forced by a fake filler of the function table: no torn frame is handed out, a
 //! link ends with a reason and in seconds, pages and objects are free afterwards.
 
+mod abilities;
 mod devices;
 mod peers;
 mod raw;

@@ -16,17 +16,24 @@ use crate::{ADDRESSES, assert_clean};
 const SIZE: usize = 5000;
 
 /// A subscriber's end, and a publisher that says what it likes.
-struct False {
+pub(crate) struct False {
     fake: Fake,
-    publisher: Raw,
+    pub(crate) publisher: Raw,
     receiver: RdmaReceiver,
     stock: Stock,
-    events: Vec<FromPublisher>,
+    pub(crate) events: Vec<FromPublisher>,
     end: Option<LinkError>,
 }
 
 impl False {
     fn new() -> Self {
+        let mut meeting = Self::unmet();
+        meeting.meet();
+        meeting
+    }
+
+    /// Before its hello.
+    pub(crate) fn unmet() -> Self {
         let fake = Fake::new(&ADDRESSES);
         let verbs = fake.verbs();
         let listener = TcpListener::bind((ADDRESSES[0], 0)).expect("a port");
@@ -34,25 +41,23 @@ impl False {
         let publisher = Raw::new(&verbs, 0, listener.accept().expect("a connection").0);
         let receiver = RdmaReceiver::new(Channel::clear(near).expect("an end"), &verbs).expect("an end");
         let stock = Stock { left: 9, never: false };
-        let mut meeting = Self { fake, publisher, receiver, stock, events: Vec::new(), end: None };
-        meeting.meet();
-        meeting
+        Self { fake, publisher, receiver, stock, events: Vec::new(), end: None }
     }
 
-    fn meet(&mut self) {
+    pub(crate) fn meet(&mut self) {
         let Self { publisher, receiver, stock, events, .. } = self;
         publisher.meet(|| turn(receiver, stock, events).expect("it stands"));
     }
 
     /// The record of a frame of that size.
-    fn announce(&mut self, number: u64, size: usize) {
+    pub(crate) fn announce(&mut self, number: u64, size: usize) {
         let segment = Segment { buffer: 0, offset: 0, length: size as u64 };
         let frame = Frame { id: number, segments: [segment].into_iter().collect(), ..Frame::default() };
         self.publisher.say(PACKET, &packet_to_subscriber(&ToSubscriber::Frame(frame)));
     }
 
     /// The place that is granted: its number, where, and its length.
-    fn granted(&mut self) -> (u32, Remote, u64) {
+    pub(crate) fn granted(&mut self) -> (u32, Remote, u64) {
         let Self { publisher, receiver, stock, events, .. } = self;
         let (kind, body) = publisher.hear(|| turn(receiver, stock, events).expect("it stands"));
         assert_eq!(kind, GRANT);
@@ -62,7 +67,7 @@ impl False {
     }
 
     /// Steps until the link ends; says why.
-    fn ends(&mut self) -> String {
+    pub(crate) fn ends(&mut self) -> String {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while self.end.is_none() {
             assert!(std::time::Instant::now() < deadline, "it did not end");
@@ -72,13 +77,13 @@ impl False {
         self.end.as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
-    fn steps(&mut self) {
+    pub(crate) fn steps(&mut self) {
         for _ in 0..50 {
             turn(&mut self.receiver, &mut self.stock, &mut self.events).expect("it stands");
         }
     }
 
-    fn leaves_nothing(self) {
+    pub(crate) fn leaves_nothing(self) {
         let Self { fake, publisher, receiver, events, .. } = self;
         drop((publisher, receiver, events));
         assert_clean(&fake);

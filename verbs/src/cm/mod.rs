@@ -56,6 +56,14 @@ impl Cm {
         Ok(Self { table: CmTable::load(library)?, verbs: *verbs.table() })
     }
 
+    /// Whether the kernel has its part of it, and this user may use it.
+    ///
+    /// # Errors
+    /// [`CmError::NoManager`], or that it may not.
+    pub fn is_there(&self) -> Result<(), CmError> {
+        Id::new(self).map(drop)
+    }
+
     /// The name of the device that RDMA-CM takes for an address of this machine.
     ///
     /// # Errors

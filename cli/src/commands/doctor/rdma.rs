@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pagecast::verbs::{
     Access, Device, Gid, GidKind, LinkLayer, MemoryRegion, PortAttributes, PortState, ProtectionDomain,
-    RegisterError, Verbs,
+    RegisterError, Transport, Verbs,
 };
 use pagecast::{BackingChoice, FaceKind, Lease, Pool, PoolOptions, Wants};
 
@@ -65,6 +65,9 @@ fn of_port(device: &Device, number: u8) -> Check {
     if port.state != PortState::Active {
         return Check::warn(NAME, detail, format!("ip link set … up, or look at the cable; {PURPOSE}"));
     }
+    if device.transport() == Transport::Iwarp {
+        return of_iwarp(device, &port);
+    }
     if port.link_layer == LinkLayer::Ethernet && routed.is_empty() {
         let remedy = format!("ip address add … dev …, so that it has a RoCEv2 address; {PURPOSE}");
         return Check::warn(NAME, detail, remedy);
@@ -76,6 +79,20 @@ fn of_port(device: &Device, number: u8) -> Check {
         return Check::warn(NAME, detail, remedy);
     }
     Check::pass(NAME, detail)
+}
+
+/// iWARP: no addresses of its own, and librdmacm is needed.
+fn of_iwarp(device: &Device, port: &PortAttributes) -> Check {
+    const NAME: &str = "rdma port";
+    let detail = format!("{}/{}: active, iWARP, on TCP", device.name(), port.port);
+    let cm = Verbs::open().and_then(|verbs| verbs.cm()).map_err(|error| error.to_string());
+    match cm.and_then(|cm| cm.is_there().map_err(|error| error.to_string())) {
+        Ok(()) => {
+            let how = "rdma://ADDRESS comes up by RDMA-CM, and remote:// goes by TCP";
+            Check::pass(NAME, format!("{detail}; {how}"))
+        }
+        Err(why) => Check::warn(NAME, format!("{detail}; {why}"), format!("iWARP needs RDMA-CM; {PURPOSE}")),
+    }
 }
 
 /// The port as links will use it: rdma://ADDRESS takes the entry of that address, both ends the smaller MTU.
