@@ -65,8 +65,8 @@ pub mod stream;
 pub mod subscriber;
 
 pub use frame::{
-    Description, DrmFourcc, DrmModifier, Evicted, Frame, FrameBuilder, FrameError, Picture, PictureError,
-    PicturePlane, PlaneView, ReadError, ReadGuard, Segment,
+    Description, DrmFourcc, DrmModifier, Evicted, FenceError, Frame, FrameBuilder, FrameError, Picture,
+    PictureError, PicturePlane, PlaneView, ReadError, ReadGuard, Segment,
 };
 pub use pool::{Lease, Pool, PoolError, PoolOptions};
 pub use publisher::{Hooks, Info, PublishError, Publisher, PublisherOptions};
@@ -78,7 +78,7 @@ pub use subscriber::AsyncSubscriber;
 pub use subscriber::{Message, RecvError, Subscriber, SubscriberOptions};
 
 pub use pagecast_allocators as allocators;
-pub use pagecast_allocators::{AccessMode, BackingChoice, Buffer, FaceKind, PageSize, Wants};
+pub use pagecast_allocators::{AccessMode, BackingChoice, Buffer, FaceKind, Fence, PageSize, Wants};
 pub use pagecast_ipc as ipc;
 pub use pagecast_ipc::policy::{Policy, Rate};
 pub use pagecast_ipc::wire::{Clock, Event, FaceSet, FrameFlags, Meta, Plane, Sticky, Times};

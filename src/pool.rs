@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use pagecast_allocators::dma_buf::{CpuAccess, Direction, end_access};
+use pagecast_allocators::dma_buf::{CpuAccess, DEVICE_LIMIT, Direction, end_access};
 use pagecast_allocators::{
     AccessError, AllocError, Backing, BackingChoice, BackingKind, Buffer, Fallback, HugetlbBacking, Wants,
     WithFallback,
@@ -15,6 +15,9 @@ use pagecast_verbs::{Access, ProtectionDomain, RegisterError};
 
 use crate::registration::Registrar;
 use sizes::Sizes;
+
+/// How long a device may work on a buffer that was given back; then the pool lets go of it.
+const RESTING: Duration = DEVICE_LIMIT;
 
 /// How long [`Pool::acquire_by`] sleeps between two looks at an exhausted pool.
 const RETRY: Duration = Duration::from_millis(1);
@@ -93,6 +96,8 @@ pub struct PoolFigures {
 struct State {
     free: BTreeMap<usize, Vec<Arc<Buffer>>>,
     free_bytes: u64,
+    /// Buffers that came back before devices were done with them, and when that was.
+    resting: Vec<(Arc<Buffer>, Instant)>,
     total: u64,
     buffers: usize,
     allocated: u64,
@@ -296,6 +301,7 @@ impl Pool {
         let mut retired = Vec::new();
         {
             let mut state = self.state();
+            state.look_at_resting(&mut retired);
             if let Some(buffer) = state.take(size, footprint) {
                 drop(state);
                 return Ok(self.lease(buffer));
@@ -343,6 +349,25 @@ impl Pool {
 }
 
 impl State {
+    /// Buffers that devices are done with are free again; those that took too long are no longer the pool's.
+    fn look_at_resting(&mut self, retired: &mut Vec<Arc<Buffer>>) {
+        for at in (0..self.resting.len()).rev() {
+            let (buffer, since) = &self.resting[at];
+            let (busy, late) = (buffer.is_in_devices(), since.elapsed() >= RESTING);
+            if busy && !late {
+                continue;
+            }
+            let (buffer, _) = self.resting.swap_remove(at);
+            if busy {
+                self.total -= buffer.size() as u64;
+                self.buffers -= 1;
+                retired.push(buffer);
+            } else {
+                self.put(buffer);
+            }
+        }
+    }
+
     /// The best free buffer: of this class, else one not more than twice as large as needed.
     fn take(&mut self, size: usize, footprint: usize) -> Option<Arc<Buffer>> {
         let most = footprint.max(size.saturating_mul(2));
@@ -452,10 +477,13 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.end_writing();
         let Some(buffer) = self.buffer.take() else { return };
+        let rests = buffer.is_in_devices();
         let mut state = self.home.state();
         if buffer.is_spent() {
             state.total -= buffer.size() as u64;
             state.buffers -= 1;
+        } else if rests {
+            state.resting.push((buffer, Instant::now()));
         } else {
             state.put(buffer);
         }

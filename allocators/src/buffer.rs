@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::dma_buf::{self, Direction};
 use crate::inspect::Identity;
 use crate::mapping::Mapping;
 use crate::{AccessMode, BackingKind, Face, FaceAbsent, FaceKind, ImportError};
@@ -68,6 +69,7 @@ pub struct Buffer {
     memory: Option<OwnedFace>,
     dma_buf: Result<OwnedFace, FaceAbsent>,
     spent: AtomicBool,
+    in_devices: AtomicBool,
 }
 
 impl Buffer {
@@ -84,6 +86,7 @@ impl Buffer {
             memory: parts.memory,
             dma_buf: parts.dma_buf,
             spent: AtomicBool::new(false),
+            in_devices: AtomicBool::new(false),
         }
     }
 
@@ -190,6 +193,17 @@ impl Buffer {
     /// Whether a pool must let go of the buffer instead of using it again.
     pub fn is_spent(&self) -> bool {
         self.spent.load(Ordering::Acquire)
+    }
+
+    /// Somebody got the dma-buf face, or a device writes: devices may be at work here from now on.
+    pub fn mark_in_devices(&self) {
+        self.in_devices.store(true, Ordering::Release);
+    }
+
+    /// Whether a device still works on the pages, as their dma-buf knows: they must not be written yet.
+    pub fn is_in_devices(&self) -> bool {
+        self.in_devices.load(Ordering::Acquire)
+            && self.face(FaceKind::DmaBuf).is_some_and(|face| !dma_buf::is_idle(face.fd, Direction::Write))
     }
 
     /// Keeps something derived from the pages (an idle wrapper, a registration) with them, on a

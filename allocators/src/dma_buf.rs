@@ -2,14 +2,14 @@
 
 use std::os::fd::BorrowedFd;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Whence, lseek};
 
-use crate::{ImportError, ioctl};
+use crate::{ImportError, fence, ioctl};
 
 /// The file system that all dma-bufs live on (`DMA_BUF_MAGIC`).
 const DMA_BUF_MAGIC: FsType = FsType(0x444d_4142);
@@ -38,7 +38,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    const fn flags(self) -> u64 {
+    pub(crate) const fn flags(self) -> u64 {
         match self {
             Self::Read => 1,
             Self::Write => 2,
@@ -56,16 +56,12 @@ pub const DEVICE_LIMIT: Duration = Duration::from_secs(5);
 fn wait_for_devices(fd: BorrowedFd<'_>, direction: Direction, limit: Duration) -> Result<(), Errno> {
     // Who reads waits for those who write; who writes, for everybody.
     let events = if direction == Direction::Read { PollFlags::POLLIN } else { PollFlags::POLLOUT };
-    let deadline = Instant::now() + limit;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, events)], timeout) {
-            Err(Errno::EINTR) => {}
-            Ok(0) => return Err(Errno::ETIMEDOUT),
-            done => return done.map(drop),
-        }
-    }
+    fence::is_ready(fd, events, limit)
+}
+
+/// Whether no device stands against this access now.
+pub fn is_idle(fd: BorrowedFd<'_>, direction: Direction) -> bool {
+    wait_for_devices(fd, direction, Duration::ZERO).is_ok()
 }
 
 /// CPU access to a dma-buf: from [`begin`](Self::begin), which waits for the devices that write it

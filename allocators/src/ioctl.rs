@@ -32,10 +32,30 @@ pub(crate) struct DmaHeapAllocation {
 
 const _: () = assert!(size_of::<DmaHeapAllocation>() == 24);
 
+/// `struct dma_buf_export_sync_file` and `struct dma_buf_import_sync_file` of linux/dma-buf.h.
+#[repr(C)]
+pub(crate) struct DmaBufSyncFile {
+    flags: u32,
+    fd: i32,
+}
+
+/// `struct sync_file_info` of linux/sync_file.h.
+#[repr(C)]
+pub(crate) struct SyncFileInfo {
+    name: [u8; 32],
+    status: i32,
+    flags: u32,
+    num_fences: u32,
+    pad: u32,
+    sync_fence_info: u64,
+}
+
+const _: () = assert!(size_of::<SyncFileInfo>() == 56);
+
 const UDMABUF_FLAGS_CLOEXEC: u32 = 1;
 
 mod raw {
-    use super::{DmaBufSync, DmaHeapAllocation, UdmabufCreate};
+    use super::{DmaBufSync, DmaBufSyncFile, DmaHeapAllocation, SyncFileInfo, UdmabufCreate};
 
     nix::ioctl_write_ptr_bad!(
         udmabuf_create,
@@ -44,6 +64,9 @@ mod raw {
     );
     nix::ioctl_readwrite!(dma_heap_allocate, b'H', 0, DmaHeapAllocation);
     nix::ioctl_write_ptr!(dma_buf_sync, b'b', 0, DmaBufSync);
+    nix::ioctl_readwrite!(dma_buf_export_sync_file, b'b', 2, DmaBufSyncFile);
+    nix::ioctl_write_ptr!(dma_buf_import_sync_file, b'b', 3, DmaBufSyncFile);
+    nix::ioctl_readwrite!(sync_file_info, b'>', 4, SyncFileInfo);
 }
 
 /// Makes a dma-buf of the first `size` bytes of a memfd.
@@ -84,4 +107,33 @@ pub(crate) fn dma_buf_sync(fd: BorrowedFd<'_>, flags: u64) -> Result<(), Errno> 
             done => return done.map(drop),
         }
     }
+}
+
+/// The fence of what must be done before this kind of access, as a new sync_file.
+pub(crate) fn dma_buf_export_sync_file(fd: BorrowedFd<'_>, flags: u32) -> Result<OwnedFd, Errno> {
+    let mut request = DmaBufSyncFile { flags, fd: -1 };
+    // SAFETY: the request has the layout that the kernel reads and writes, and outlives the call.
+    unsafe { raw::dma_buf_export_sync_file(fd.as_raw_fd(), &mut request) }?;
+    // SAFETY: on success the kernel put a new descriptor there that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(request.fd) })
+}
+
+/// Adds the fence of a sync_file to a dma-buf.
+pub(crate) fn dma_buf_import_sync_file(
+    fd: BorrowedFd<'_>,
+    flags: u32,
+    fence: BorrowedFd<'_>,
+) -> Result<(), Errno> {
+    let request = DmaBufSyncFile { flags, fd: fence.as_raw_fd() };
+    // SAFETY: the request has the layout that the kernel reads, and outlives the call.
+    unsafe { raw::dma_buf_import_sync_file(fd.as_raw_fd(), &request) }.map(drop)
+}
+
+/// Fails for what is no sync_file.
+pub(crate) fn sync_file_info(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut request =
+        SyncFileInfo { name: [0; 32], status: 0, flags: 0, num_fences: 0, pad: 0, sync_fence_info: 0 };
+    // SAFETY: the request has the layout that the kernel reads and writes, and outlives the call; with room for no
+    // fences the kernel writes nothing else.
+    unsafe { raw::sync_file_info(fd.as_raw_fd(), &mut request) }.map(drop)
 }

@@ -31,6 +31,7 @@ mod buffer;
 pub mod dma_buf;
 mod error;
 mod face;
+mod fence;
 pub mod foreign;
 mod inspect;
 mod ioctl;
@@ -49,6 +50,7 @@ pub use backing::{
 pub use buffer::{Buffer, BufferId};
 pub use error::{AccessError, AllocError, FaceAbsent, ImportError, NotShareable, UnknownName};
 pub use face::{AccessMode, Face, FaceKind};
+pub use fence::Fence;
 pub use mapping::Mapping;
 pub use page::PageSize;
 

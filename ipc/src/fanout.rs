@@ -326,6 +326,17 @@ impl<T: Clone, E: Clone> Fanout<T, E> {
         self.trim(id);
     }
 
+    /// A delivery cannot be sent at all: the subscriber misses that frame.
+    pub fn lose(&mut self, id: SubscriberId, frame: FrameId) {
+        if let Ok(freed) = self.ledger.give_back(id, frame) {
+            self.freed.extend(freed);
+            if let Some(member) = self.members.get_mut(&id) {
+                member.counters.frames -= 1;
+                member.counters.dropped += 1;
+            }
+        }
+    }
+
     /// The subscriber returns a frame.
     ///
     /// # Errors

@@ -40,6 +40,8 @@ enum Op {
     Next(usize),
     Sent(usize),
     Failed(usize),
+    /// It cannot be sent at all.
+    Lost(usize),
     /// Sends all that can be sent.
     Pump(usize),
     /// Returns the n-th of the held frames.
@@ -63,6 +65,7 @@ fn op(capacity: bool) -> impl Strategy<Value = Op> {
         8 => who.clone().prop_map(Op::Next),
         4 => who.clone().prop_map(Op::Sent),
         4 => who.clone().prop_map(Op::Failed),
+        2 => who.clone().prop_map(Op::Lost),
         8 => who.clone().prop_map(Op::Pump),
         12 => (who.clone(), 0..4usize).prop_map(|(who, at)| Op::Return(who, at)),
         1 => (who, 0..300u64).prop_map(|(who, frame)| Op::HostileReturn(who, frame)),
@@ -143,6 +146,7 @@ impl Sim {
             Op::Next(at) => self.next(self.who(at))?,
             Op::Sent(at) => self.sent(self.who(at)),
             Op::Failed(at) => self.failed(self.who(at)),
+            Op::Lost(at) => self.lost(self.who(at)),
             Op::Pump(at) => {
                 let id = self.who(at);
                 self.sent(id);
@@ -229,6 +233,14 @@ impl Sim {
     fn failed(&mut self, id: SubscriberId) {
         if let Some(delivery) = self.seen.get_mut(&id).and_then(|seen| seen.in_flight.take()) {
             self.books.undo(id, delivery);
+        }
+    }
+
+    fn lost(&mut self, id: SubscriberId) {
+        match self.seen.get_mut(&id).and_then(|seen| seen.in_flight.take()) {
+            Some(Delivery::Frame(frame, _)) => self.books.lose(id, frame),
+            Some(event) => self.books.undo(id, event),
+            None => (),
         }
     }
 

@@ -23,6 +23,8 @@ pub struct ReadGuard<'a> {
 
 impl<'a> ReadGuard<'a> {
     pub(super) fn new(frame: &'a Frame) -> Result<Self, ImportError> {
+        let late = |errno| ImportError::System { call: "waiting for a device's fence", errno };
+        frame.wait_for_devices().map_err(late)?;
         let mut accesses = ArrayVec::new();
         let segments = frame.segments();
         for (at, Segment { buffer, .. }) in segments.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! A frame: where its bytes are and what they mean.
 
+mod fences;
 mod guard;
 mod picture;
 
@@ -10,15 +11,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use pagecast_allocators::{AccessError, AccessMode, Buffer, FaceKind, ImportError};
+use pagecast_allocators::{AccessError, AccessMode, Buffer, FaceKind, Fence, ImportError};
 use pagecast_ipc::wire::limits::{MAX_META_BYTES, MAX_METAS, MAX_NAME, MAX_PLANES, MAX_SEGMENTS};
 use pagecast_ipc::wire::{FrameFlags, Meta, Plane, Times};
 
 use pagecast_verbs::ProtectionDomain;
 
 pub use drm_fourcc::{DrmFourcc, DrmModifier};
+pub use fences::FenceError;
+pub(crate) use fences::Progress;
 pub use guard::{Evicted, ReadGuard};
 pub use picture::{Picture, PictureError, PicturePlane};
+
+use fences::Fences;
 
 use crate::pool::Lease;
 use crate::registration::{self, Part};
@@ -103,6 +108,7 @@ struct Inner {
     stream: Arc<Stream>,
     id: u64,
     link: Option<Arc<LinkState>>,
+    fences: Option<Fences>,
     /// Keeps the pages from being reused; goes last.
     _owner: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -131,6 +137,7 @@ pub struct FrameBuilder {
     stream: Arc<Stream>,
     link: Option<Arc<LinkState>>,
     too_many: usize,
+    fences: Vec<Fence>,
 }
 
 struct OnRelease<F: FnOnce()>(Option<F>);
@@ -175,6 +182,15 @@ impl FrameBuilder {
         self
     }
 
+    /// A device writes the pages until this fence signals. It goes with the dma-bufs of the frame; who has other faces,
+    /// or is on another host, gets the frame when it has signalled, and misses a frame whose device takes longer than
+    /// five seconds.
+    #[must_use]
+    pub fn acquire_fence(mut self, fence: Fence) -> Self {
+        self.fences.push(fence);
+        self
+    }
+
     /// Called when nobody holds the frame any more; a camera's buffer is queued again here.
     #[must_use]
     pub fn on_last_release(self, release: impl FnOnce() + Send + Sync + 'static) -> Self {
@@ -207,7 +223,10 @@ impl FrameBuilder {
                 return Err(FrameError::OutOfBuffer { offset, length, size });
             }
         }
+        limit("fences", self.fences.len(), MAX_SEGMENTS)?;
+        let fences = (!self.fences.is_empty()).then(|| Fences::attach(self.fences, &self.segments));
         Ok(Frame(Arc::new(Inner {
+            fences,
             description: self.description,
             segments: self.segments,
             stream: self.stream,
@@ -234,7 +253,15 @@ impl Frame {
         owner: impl Any + Send + Sync,
     ) -> Self {
         let owner: Option<Box<dyn Any + Send + Sync>> = Some(Box::new(owner));
-        Self(Arc::new(Inner { description, segments, stream, id, link: Some(link), _owner: owner }))
+        Self(Arc::new(Inner {
+            description,
+            segments,
+            stream,
+            id,
+            link: Some(link),
+            fences: None,
+            _owner: owner,
+        }))
     }
 
     /// The publisher's number of a received frame; rising, a gap is a frame that was not for us. 0 for a

@@ -314,7 +314,7 @@ impl Core {
 
     pub(super) fn settle(&mut self, id: SubscriberId, sent: Result<(), Obstacle>) {
         match sent {
-            Ok(()) | Err(Obstacle::Later) => {}
+            Ok(()) | Err(Obstacle::Later | Obstacle::Late) => {}
             // What it returned before it went is still read; a fault is told from a farewell there.
             Err(Obstacle::Gone) => {
                 self.drain(id);

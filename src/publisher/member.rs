@@ -13,6 +13,7 @@ use pagecast_ipc::wire::{
 };
 
 use super::core::{Outgoing, Published};
+use crate::frame::{Progress, Segment};
 use crate::remote::Origin;
 use crate::stream::Stream;
 
@@ -50,6 +51,8 @@ pub(super) struct Member {
     pub(super) last_sent: Instant,
     /// Whether small frames wait for company.
     pub(super) delayed: bool,
+    /// Whether a frame waits for a device, which this subscriber cannot do itself.
+    pub(super) fenced: bool,
 }
 
 /// What stands in the way of a message.
@@ -61,6 +64,8 @@ pub(super) enum Obstacle {
     Gone,
     /// No face of a buffer is for this subscriber.
     NoFace,
+    /// The device that fills the frame took too long.
+    Late,
 }
 
 impl From<SendError> for Obstacle {
@@ -105,6 +110,7 @@ impl Member {
             batch_bytes: 0,
             last_sent: Instant::now(),
             delayed: false,
+            fenced: false,
         }
     }
 
@@ -115,6 +121,15 @@ impl Member {
         outgoing: &Outgoing<'_>,
         clock: Option<(u64, Clock)>,
     ) -> Result<bool, Obstacle> {
+        match outgoing.frame.map(|published| self.progress(published)) {
+            Some(Progress::Late) => return Err(Obstacle::Late),
+            Some(Progress::Pending) if !self.batch.is_empty() => return Ok(false),
+            Some(Progress::Pending) => {
+                self.fenced = true;
+                return Err(Obstacle::Later);
+            }
+            _ => {}
+        }
         let fits = self.batch.fits(outgoing.record.len());
         let up_to_date = self.knows(outgoing.stream, clock);
         let announced = outgoing.frame.is_none_or(|published| self.knows_buffers(published));
@@ -157,6 +172,24 @@ impl Member {
     pub(super) fn forget_batch(&mut self) {
         self.batch.clear();
         self.batch_bytes = 0;
+    }
+
+    /// How far the frame is for this subscriber: who has its dma-bufs can wait for devices itself.
+    fn progress(&self, published: &Published) -> Progress {
+        let by_itself = |segment: &Segment| {
+            let face = face_for(&segment.buffer, self.faces);
+            matches!(face, Some((Face::DmaBuf, _)))
+        };
+        match published.frame.progress() {
+            Progress::Done => Progress::Done,
+            _ if self.origin.is_none()
+                && published.frame.fences_travel()
+                && published.frame.segments().iter().all(by_itself) =>
+            {
+                Progress::Done
+            }
+            waiting => waiting,
+        }
     }
 
     fn knows(&self, stream: &Arc<Stream>, clock: Option<(u64, Clock)>) -> bool {
@@ -218,6 +251,9 @@ impl Member {
             let mut fds: Vec<BorrowedFd<'_>> = Vec::with_capacity(some.len());
             for buffer in some {
                 let (face, fd) = face_for(buffer, self.faces).ok_or(Obstacle::NoFace)?;
+                if face == Face::DmaBuf {
+                    buffer.mark_in_devices();
+                }
                 let (buffer, size) = (buffer.id().get(), buffer.size() as u64);
                 self.push(&ToSubscriber::Announce(Announce { buffer, size, face }), &[])?;
                 fds.push(fd);

@@ -79,7 +79,7 @@ impl Shared {
         let Core { books, members, .. } = core;
         for (id, member) in members {
             let (mail, block) = (books.has_mail(*id), books.policy(*id) == Some(Policy::Block));
-            retry |= mail && (block || member.delayed);
+            retry |= mail && (block || member.delayed || member.fenced);
             let talk = attentive || (mail && !block && !member.delayed);
             if talk != member.watched {
                 member.watched = talk;

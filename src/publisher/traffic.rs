@@ -35,10 +35,14 @@ impl Core {
         let now = Instant::now();
         let mut unsent = Vec::new();
         if let Some(member) = self.members.get_mut(&id) {
-            member.delayed = false;
+            (member.delayed, member.fenced) = (false, false);
         }
         while let Some(delivery) = self.books.next(id, now) {
             let ready = self.make_ready(id, &delivery, &mut unsent);
+            if let (Err(Obstacle::Late), Delivery::Frame(frame, _)) = (&ready, &delivery) {
+                self.books.lose(id, *frame);
+                continue;
+            }
             if let Some(member) = self.members.get_mut(&id).filter(|_| ready.is_ok()) {
                 member.append(&outgoing(&delivery));
             }

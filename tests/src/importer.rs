@@ -16,9 +16,31 @@ struct PrimeHandle {
     fd: i32,
 }
 
+/// `struct drm_vgem_fence_attach` of drm/vgem_drm.h.
+#[repr(C)]
+struct FenceAttach {
+    handle: u32,
+    flags: u32,
+    fence: u32,
+    pad: u32,
+}
+
+/// `struct drm_vgem_fence_signal` of drm/vgem_drm.h.
+#[repr(C)]
+struct FenceSignal {
+    fence: u32,
+    flags: u32,
+}
+
 mod raw {
     nix::ioctl_readwrite!(prime_fd_to_handle, b'd', 0x2e, super::PrimeHandle);
+    nix::ioctl_readwrite!(vgem_fence_attach, b'd', 0x41, super::FenceAttach);
+    nix::ioctl_write_ptr!(vgem_fence_signal, b'd', 0x42, super::FenceSignal);
 }
+
+/// Work of the device on a buffer, which lasts until it is told to finish, or ten seconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Work(u32);
 
 /// An open vgem device. What it imported stays attached until it is dropped.
 #[derive(Debug)]
@@ -51,6 +73,29 @@ impl Importer {
         // SAFETY: the request has the layout that the kernel reads and writes, and outlives the call.
         unsafe { raw::prime_fd_to_handle(self.0.as_raw_fd(), &mut request) }.expect("imported");
         request.handle
+    }
+}
+
+impl Importer {
+    /// The device begins to write what was imported, and does not end.
+    ///
+    /// # Panics
+    /// If it cannot, as when it does already.
+    pub fn begin_work(&self, handle: u32) -> Work {
+        let mut request = FenceAttach { handle, flags: 1, fence: 0, pad: 0 };
+        // SAFETY: the request has the layout that the kernel reads and writes, and outlives the call.
+        unsafe { raw::vgem_fence_attach(self.0.as_raw_fd(), &mut request) }.expect("work");
+        Work(request.fence)
+    }
+
+    /// The device is done.
+    ///
+    /// # Panics
+    /// If it was done before.
+    pub fn finish(&self, work: Work) {
+        let request = FenceSignal { fence: work.0, flags: 0 };
+        // SAFETY: the request has the layout that the kernel reads, and outlives the call.
+        unsafe { raw::vgem_fence_signal(self.0.as_raw_fd(), &request) }.expect("it was at work");
     }
 }
 
