@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pagecast::publisher::SubscriberInfo;
+use pagecast::verbs::counters;
 use pagecast_tests::eventually;
 use pagecast_tests::peers::{PATIENCE, Peer};
 use pagecast_tests::scene::Scene;
@@ -31,15 +32,12 @@ struct Stage {
 impl Stage {
     /// A publisher, healthy subscribers, and one that comes from the other device.
     fn new(size: &str) -> Self {
-        let remote = format!("tcp://127.0.0.1:0 rdma://{OWN}:0");
-        let mut scene = Scene::listening(PEER, &remote, &[&OPEN[..], &[size]].concat());
-        let uris = scene.info().uri;
-        let tcp = uris.split(' ').find(|uri| uri.starts_with("tcp:")).expect("an address");
-        let neighbour = format!("{}?from={OWN}", scene.remote.as_deref().expect("an address"));
-        for (uri, options) in [(&scene.uri.clone(), &[][..]), (&tcp.to_owned(), &[])] {
-            scene.admit(uri, options);
-        }
-        scene.admit(&neighbour, &["insecure=true"]);
+        let mut scene = listening(size);
+        scene.admit(&beside(&scene), &["insecure=true"]);
+        Self::of(scene)
+    }
+
+    fn of(scene: Scene) -> Self {
         let victim = join(&scene, "subscriber", &[]);
         victim.expect("connected");
         let mut stage = Self { scene, victim };
@@ -67,6 +65,23 @@ impl Stage {
         drop(self);
         eventually("the kernel's objects are gone", || objects() <= objects_before);
     }
+}
+
+/// A publisher, and healthy subscribers on this host and by TCP.
+fn listening(size: &str) -> Scene {
+    let remote = format!("tcp://127.0.0.1:0 rdma://{OWN}:0");
+    let mut scene = Scene::listening(PEER, &remote, &[&OPEN[..], &[size]].concat());
+    let uris = scene.info().uri;
+    let tcp = uris.split(' ').find(|uri| uri.starts_with("tcp:")).expect("an address");
+    for uri in [scene.uri.clone().as_str(), tcp] {
+        scene.admit(uri, &[]);
+    }
+    scene
+}
+
+/// The address by RDMA for somebody who comes from the publisher's own device.
+fn beside(scene: &Scene) -> String {
+    format!("{}?from={OWN}", scene.remote.as_deref().expect("an address"))
 }
 
 /// Somebody who comes from the other device.
@@ -180,6 +195,48 @@ fn who_returns_nothing_holds_its_window_and_costs_nobody_else() {
     stage.until("connected");
     stage.victim_follows();
     stage.leaves(before);
+}
+
+/// How often a peer was not ready until the device gave up.
+fn given_up() -> u64 {
+    counters::read("rxe0", 1).expect("counters")["retry_rnr_exceeded_err"]
+}
+
+#[test]
+fn who_receives_grants_or_means_nothing_is_cut_off_within_seconds() {
+    let Some(_testbed) = testbed() else { return };
+    let before = objects();
+    // On a slow machine the link of a neighbour by RDMA may end, too: it must be back by itself.
+    let scene = listening(SMALL);
+    let neighbour = scene.join_at(&beside(&scene), &["subscriber", "insecure=true", "quiet=true"]);
+    neighbour.expect("connected");
+    let mut stage = Stage::of(scene);
+    let not_ready = given_up();
+    // The control does what it should until its receives are used up, only it says nothing more.
+    let kinds = ["receives=8", "receives=0", "grants=false", "key=77"];
+    let all = kinds.map(|kind| join(&stage.scene, "raw-rdma", &[kind]));
+    let written = kinds.into_iter().zip(all).map(|(kind, hostile)| was_cut_off(&mut stage, kind, hostile));
+    assert_eq!(written.collect::<Vec<_>>(), [true, false, false, false], "who had a frame, of {kinds:?}");
+    assert!(given_up() > not_ready, "no device said that it was not ready");
+    stage.victim_follows();
+    let published = stage.scene.published();
+    stage.scene.is_followed_by(&neighbour, published);
+    drop(neighbour);
+    stage.leaves(before);
+}
+
+/// Waits until somebody hostile is cut off; whether it had a frame before.
+fn was_cut_off(stage: &mut Stage, kind: &str, mut hostile: Peer) -> bool {
+    for _ in 0..5 {
+        let after: u64 = stage.scene.publish_until(&hostile, "closed").parse().expect("milliseconds");
+        if after > 0 {
+            assert!(after < 15_000, "{kind}: {after} ms");
+            return hostile.has_said("written");
+        }
+        // On a slow machine a hello may come too late.
+        hostile = join(&stage.scene, "raw-rdma", &[kind]);
+    }
+    panic!("{kind}: no frame was ever announced");
 }
 
 /// The way is slowed, so that a kill comes in mid-frame.

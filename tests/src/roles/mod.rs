@@ -5,6 +5,7 @@ mod hostile;
 mod proxy;
 mod publisher;
 mod raw;
+mod raw_rdma;
 mod recorder;
 mod stallers;
 mod subscriber;
@@ -69,6 +70,7 @@ pub fn main() {
         "times" => times::run(&uri, &options),
         "victim" => subscriber::run_victim(&uri, &options),
         "prey" => raw::run_prey(&uri, &options),
+        "raw-rdma" => raw_rdma::run(&uri, &options),
         "hog" => raw::run_hog(),
         "hostile" => hostile::run(&uri, &options),
         "proxy" => proxy::run(&uri, &options),
