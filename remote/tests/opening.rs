@@ -9,10 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollTimeout, poll};
+use pagecast_ipc::wire::{PacketBuilder, RefusalCode, ToPublisher, ToSubscriber};
 use pagecast_remote::link::Pages;
 use pagecast_remote::opening::wire::{ANSWER, Answer, OFFER, Offer};
 use pagecast_remote::opening::{self, Choice, Reason};
-use pagecast_remote::rdma::{RdmaReceiver, RdmaSender, Sources};
+use pagecast_remote::rdma::{RdmaReceiver, RdmaSender, RdmaWords, Sources};
 use pagecast_remote::tcp::{Channel, TcpReceiver, TcpSender};
 use pagecast_remote::{FromPublisher, FromSubscriber, LinkError, PeerFault, Receiver, Room, Sender};
 use pagecast_verbs::Verbs;
@@ -51,11 +52,11 @@ fn raw() -> (TcpStream, TcpStream) {
 
 fn sender(channel: Channel, listens: bool, verbs: Option<Verbs>) -> Box<dyn Sender> {
     let verbs = verbs.ok_or_else(|| "none".to_owned());
-    opening::sender(channel, listens, verbs, |_| Ok(())).expect("an end")
+    opening::sender(channel, listens, verbs, |_| Ok(()))
 }
 
 fn receiver(channel: Channel, listens: bool, verbs: Option<Verbs>) -> Box<dyn Receiver> {
-    opening::receiver(channel, listens, verbs.ok_or_else(|| "none".to_owned())).expect("an end")
+    opening::receiver(channel, listens, verbs.ok_or_else(|| "none".to_owned()))
 }
 
 /// One round at a publisher's end.
@@ -73,8 +74,8 @@ fn turn_receiver(receiver: &mut dyn Receiver, said: &mut Vec<FromPublisher>) -> 
 fn join(sender: &mut dyn Sender, receiver: &mut dyn Receiver) -> Result<(), LinkError> {
     let packet = {
         let mut record = Vec::new();
-        pagecast_ipc::wire::ToPublisher::Bye.encode(&mut record);
-        let mut builder = pagecast_ipc::wire::PacketBuilder::default();
+        ToPublisher::Bye.encode(&mut record);
+        let mut builder = PacketBuilder::default();
         builder.push(&record);
         builder.bytes(1)
     };
@@ -286,4 +287,149 @@ fn within_tls_it_is_decided_the_same_way() {
     let (mut sender, mut receiver) = (sender(far, true, None), receiver(near, false, None));
     let error = join(sender.as_mut(), receiver.as_mut()).expect_err("it is a stranger");
     assert!(matches!(error, LinkError::Peer(PeerFault::Untrusted { .. })), "{error}");
+}
+
+/// Both kinds of publisher's ends to which somebody came.
+fn who_listens(at: usize, channel: Channel, verbs: &Verbs) -> Box<dyn Sender> {
+    match at {
+        0 => opening::rdma_sender(channel, verbs.clone(), |_| Ok(())),
+        _ => sender(channel, true, Some(verbs.clone())),
+    }
+}
+
+#[test]
+fn nothing_of_a_device_is_given_to_who_has_not_shown_what_it_came_for() {
+    for at in 0..2 {
+        let (fake, verbs) = world(&[PUBLISHER, SUBSCRIBER]);
+        let (far, mut near) = raw();
+        let mut end = who_listens(at, Channel::clear(far).expect("an end"), &verbs);
+        near.write_all(b"PGC").expect("said");
+        for _ in 0..20 {
+            turn_sender(end.as_mut(), &mut Vec::new()).expect("it waits");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(fake.objects(), 0);
+        // The control: who says the rest gets its queue pair, and has the whole link with it.
+        near.write_all(b"V").expect("said");
+        let begun = Instant::now();
+        while fake.objects() == 0 {
+            assert!(begun.elapsed() < PATIENCE, "there is none");
+            turn_sender(end.as_mut(), &mut Vec::new()).expect("it stands");
+        }
+        drop(end);
+        assert_eq!((fake.objects(), fake.violations()), (0, vec![]));
+    }
+}
+
+#[test]
+fn nothing_of_a_device_is_given_to_a_stranger_within_tls() {
+    for (at, trusted) in [(0, false), (1, false), (0, true)] {
+        let (fake, verbs) = world(&[PUBLISHER, SUBSCRIBER]);
+        let (far, near) = encrypted(trusted);
+        let mut end = who_listens(at, far, &verbs);
+        let (_elsewhere, theirs) = world(&[PUBLISHER, SUBSCRIBER]);
+        let mut peer = RdmaReceiver::new(near, &theirs).expect("an end");
+        let (begun, mut error) = (Instant::now(), None);
+        while error.is_none() && fake.objects() == 0 {
+            assert!(begun.elapsed() < PATIENCE, "nothing became of it");
+            error = turn_sender(end.as_mut(), &mut Vec::new()).err();
+            let _ = turn_receiver(&mut peer, &mut Vec::new());
+        }
+        let is_stranger = matches!(error, Some(LinkError::Peer(PeerFault::Untrusted { .. })));
+        assert_eq!((is_stranger, fake.objects() == 0), (!trusted, !trusted), "{error:?}");
+    }
+}
+
+#[test]
+fn an_end_that_listens_for_rdma_is_whole_whoever_it_is() {
+    for publisher_listens in [true, false] {
+        for channels in [streams, || encrypted(true)] {
+            let (fake, verbs) = world(&[PUBLISHER, SUBSCRIBER]);
+            let (far, near) = channels();
+            let (mut sender, mut receiver): (Box<dyn Sender>, Box<dyn Receiver>) = if publisher_listens {
+                let sender = opening::rdma_sender(far, verbs.clone(), |_| Ok(()));
+                (sender, Box::new(RdmaReceiver::new(near, &verbs).expect("an end")))
+            } else {
+                let sender = RdmaSender::open(near, &verbs, |_| Ok(())).expect("an end");
+                (Box::new(sender), opening::rdma_receiver(far, verbs.clone()))
+            };
+            join(sender.as_mut(), receiver.as_mut()).expect("they come together");
+            // Nothing was chosen: there was no choice.
+            assert_eq!((sender.figures().chosen, receiver.figures().chosen), (None, None));
+            drop((sender, receiver));
+            assert_eq!((fake.objects(), fake.registrations(), fake.violations()), (0, 0, vec![]));
+        }
+    }
+}
+
+#[test]
+fn who_comes_to_rdma_for_something_else_hears_what_is_spoken_there() {
+    let (fake, verbs) = world(&[PUBLISHER]);
+    for scheme in ["tcp", "remote"] {
+        let (far, near) = streams();
+        let mut rdma = opening::rdma_sender(far, verbs.clone(), |_| Ok(()));
+        let mut other: Box<dyn Receiver> = match scheme {
+            "tcp" => Box::new(TcpReceiver::new(near)),
+            _ => receiver(near, false, None),
+        };
+        let (mut ends, begun) = ((None, None), Instant::now());
+        while ends.0.is_none() || ends.1.is_none() {
+            assert!(begun.elapsed() < PATIENCE, "{scheme}: {ends:?}");
+            if ends.0.is_none() {
+                ends.0 = turn_sender(rdma.as_mut(), &mut Vec::new()).err();
+            }
+            ends.1 = ends.1.or(turn_receiver(other.as_mut(), &mut Vec::new()).err());
+        }
+        let (here, there) = (ends.0.expect("an error").to_string(), ends.1.expect("an error"));
+        assert!(here.contains("another scheme than rdma://"), "{here}");
+        match scheme {
+            "tcp" => assert!(matches!(there, LinkError::Peer(PeerFault::NotPagecast)), "{there}"),
+            _ => assert!(matches!(there, LinkError::OtherScheme("rdma")), "{there}"),
+        }
+    }
+    assert_eq!(fake.objects(), 0);
+}
+
+#[test]
+fn who_may_not_stay_is_told_without_a_device() {
+    let (_fake, verbs) = world(&[SUBSCRIBER]);
+    let (far, near) = streams();
+    let mut words = RdmaWords::new(far);
+    let mut receiver = RdmaReceiver::new(near, &verbs).expect("an end");
+    let mut record = Vec::new();
+    ToSubscriber::Refused(RefusalCode::Access, "why".to_owned()).encode(&mut record);
+    let mut packet = PacketBuilder::default();
+    packet.push(&record);
+    words.send_packet(&packet.bytes(0));
+    let (mut heard, begun) = (Vec::new(), Instant::now());
+    let end = loop {
+        assert!(begun.elapsed() < PATIENCE, "{heard:?}");
+        words.finish();
+        let _ = turn_sender(&mut words, &mut Vec::new());
+        if let Err(error) = turn_receiver(&mut receiver, &mut heard) {
+            break error;
+        }
+    };
+    assert!(matches!(end, LinkError::Closed), "{end}");
+    let [FromPublisher::Packet(said)] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!(*said, packet.bytes(0));
+}
+
+#[test]
+fn a_subscriber_that_listens_does_not_wait_for_who_says_nothing() {
+    let (_fake, verbs) = world(&[PUBLISHER]);
+    let (first, second) = (raw(), raw());
+    let end = |stream| Channel::clear(stream).expect("an end");
+    let mut ends = [receiver(end(first.0), true, None), opening::rdma_receiver(end(second.0), verbs)];
+    let begun = Instant::now();
+    for receiver in &mut ends {
+        let error = loop {
+            assert!(begun.elapsed() < PATIENCE, "it waits for ever");
+            if let Err(error) = turn_receiver(receiver.as_mut(), &mut Vec::new()) {
+                break error;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert!(matches!(error, LinkError::Silent(_)), "{error}");
+    }
 }

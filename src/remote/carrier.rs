@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use pagecast_ipc::socket::Transport;
-use pagecast_remote::rdma::{RdmaError, RdmaReceiver, RdmaSender};
+use pagecast_remote::rdma::{RdmaError, RdmaReceiver, RdmaSender, RdmaWords};
 use pagecast_remote::tcp::{Channel, ConnectError, TcpReceiver, TcpSender};
 use pagecast_remote::{LinkError, Receiver, Sender, opening};
-use pagecast_verbs::{DeviceError, Verbs};
+use pagecast_verbs::{DeviceError, ProtectionDomain, Verbs};
 
 use crate::publisher::Shared;
 
@@ -66,35 +66,34 @@ impl Carrier {
         came: Came,
         shared: &Arc<Shared>,
     ) -> Result<Box<dyn Sender>, LinkError> {
-        Ok(match self {
-            Self::Tcp => Box::new(TcpSender::new(channel)),
-            Self::Rdma(verbs) => {
-                Box::new(RdmaSender::open(channel, verbs, |domain| shared.register(domain))?)
-            }
-            Self::Either(verbs) => {
-                let shared = Arc::downgrade(shared);
-                opening::sender(channel, came == Came::Here, verbs.clone(), move |domain| {
-                    shared.upgrade().map_or(Ok(()), |shared| shared.register(domain))
-                })?
-            }
+        let weak = Arc::downgrade(shared);
+        let register = move |domain: &Arc<ProtectionDomain>| {
+            weak.upgrade().map_or(Ok(()), |shared| shared.register(domain))
+        };
+        Ok(match (self, came) {
+            (Self::Tcp, _) => Box::new(TcpSender::new(channel)),
+            (Self::Rdma(verbs), Came::Here) => opening::rdma_sender(channel, verbs.clone(), register),
+            (Self::Rdma(verbs), Came::There) => Box::new(RdmaSender::open(channel, verbs, register)?),
+            (Self::Either(verbs), _) => opening::sender(channel, came == Came::Here, verbs.clone(), register),
         })
     }
 
-    /// An end that can send words only, to one who came, if the transport has one that takes nothing of a device.
-    pub(super) fn plain_sender(&self, channel: Channel) -> Option<Box<dyn Sender>> {
+    /// An end that can send words only, to one who came. It takes nothing of a device.
+    pub(super) fn plain_sender(&self, channel: Channel) -> Box<dyn Sender> {
         match self {
-            Self::Tcp => Some(Box::new(TcpSender::new(channel))),
-            Self::Rdma(_) => None,
-            Self::Either(_) => opening::sender(channel, true, Err("not for it".to_owned()), |_| Ok(())).ok(),
+            Self::Tcp => Box::new(TcpSender::new(channel)),
+            Self::Rdma(_) => Box::new(RdmaWords::new(channel)),
+            Self::Either(_) => opening::sender(channel, true, Err("not for it".to_owned()), |_| Ok(())),
         }
     }
 
     /// The subscriber's end of a connection.
     pub(super) fn receiver(&self, channel: Channel, came: Came) -> Result<Box<dyn Receiver>, LinkError> {
-        Ok(match self {
-            Self::Tcp => Box::new(TcpReceiver::new(channel)),
-            Self::Rdma(verbs) => Box::new(RdmaReceiver::new(channel, verbs)?),
-            Self::Either(verbs) => opening::receiver(channel, came == Came::Here, verbs.clone())?,
+        Ok(match (self, came) {
+            (Self::Tcp, _) => Box::new(TcpReceiver::new(channel)),
+            (Self::Rdma(verbs), Came::Here) => opening::rdma_receiver(channel, verbs.clone()),
+            (Self::Rdma(verbs), Came::There) => Box::new(RdmaReceiver::new(channel, verbs)?),
+            (Self::Either(verbs), _) => opening::receiver(channel, came == Came::Here, verbs.clone()),
         })
     }
 }

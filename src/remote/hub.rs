@@ -192,12 +192,10 @@ impl Door {
         if !self.options.networks.admits(peer.ip()) {
             tracing::warn!(%peer, "not in the networks from which somebody may come");
             // Nothing of a device is given to who may not come, not even to tell it so.
-            if let Some(link) = carrier.plain_sender(channel.of_outsider()) {
-                let text = format!("{} is not in the networks (--network) of the publisher", peer.ip());
-                let stranger = Stranger { link, carrier, peer, since: Instant::now() };
-                self.refuse(stranger, RefusalCode::Access, text);
-            }
-            return;
+            let link = carrier.plain_sender(channel.of_outsider());
+            let text = format!("{} is not in the networks (--network) of the publisher", peer.ip());
+            let stranger = Stranger { link, carrier, peer, since: Instant::now() };
+            return self.refuse(stranger, RefusalCode::Access, text);
         }
         if self.strangers.len() >= MAX_STRANGERS {
             self.strangers.remove(0);
@@ -215,7 +213,7 @@ impl Door {
                 Ok(None) if stranger.since.elapsed() < HELLO => self.strangers.push(stranger),
                 Ok(None) => {}
                 Ok(Some(packet)) => self.let_in(stranger, &packet),
-                Err(error) if is_about_trust(&error) => {
+                Err(error) if is_to_put_right(&error) => {
                     tracing::warn!(peer = %stranger.peer, %error, "not let in")
                 }
                 Err(error) => tracing::debug!(peer = %stranger.peer, %error, "no hello"),
@@ -268,8 +266,12 @@ impl Door {
 }
 
 /// Whether the user of one of the two ends has something to put right.
-fn is_about_trust(error: &LinkError) -> bool {
-    matches!(error, LinkError::Peer(fault) if fault.is_about_trust())
+fn is_to_put_right(error: &LinkError) -> bool {
+    match error {
+        LinkError::Peer(fault) => fault.is_about_trust(),
+        LinkError::Rdma(_) => true,
+        _ => false,
+    }
 }
 
 /// The first packet of a newcomer, if it is here.
@@ -325,7 +327,7 @@ impl Caller {
             let (error, matters) = match connect(&self.to) {
                 Ok(channel) => match self.serve(channel, stop) {
                     Ok(()) => (None, false),
-                    Err(error) => (Some(error.to_string()), is_about_trust(&error)),
+                    Err(error) => (Some(error.to_string()), is_to_put_right(&error)),
                 },
                 Err(error) => {
                     let matters = matches!(error, ConnectError::Name { .. } | ConnectError::ClearText(_));

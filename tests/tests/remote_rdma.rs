@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pagecast::ipc::wire::RefusalCode;
 use pagecast::remote::{AllowList, Identity};
 use pagecast::verbs::{Verbs, counters};
 use pagecast::{
-    BackingChoice, Description, Frame, FrameFlags, Pool, PoolOptions, Publisher, PublisherOptions, Relay,
-    RelayOptions, RemoteOptions,
+    BackingChoice, Description, Frame, FrameFlags, Pool, PoolOptions, Publisher, PublisherOptions, RecvError,
+    Relay, RelayOptions, RemoteOptions, Subscriber, SubscriberOptions,
 };
 use pagecast_tests::ids::Ids;
 use pagecast_tests::peers::Peer;
@@ -307,4 +308,19 @@ fn a_relay_passes_on_by_rdma_what_came_by_rdma() {
     drop(leaves);
     relay.stop();
     thread.join().expect("the relay's thread").expect("no error");
+}
+
+#[test]
+fn who_may_not_come_is_told_why() {
+    let Some(_testbed) = testbed() else { return };
+    let networks = AllowList::parse("10.78.0.0/24").expect("another network");
+    let remote = RemoteOptions { networks, ..options().remote };
+    let strict = PublisherOptions { remote, ..options() };
+    let publisher = Publisher::open(&format!("rdma://{OWN}:0"), strict).expect("a publisher");
+    let uri = format!("{}?from={OTHER}", addresses(&publisher)[0]);
+    let remote = options().remote;
+    let options = SubscriberOptions { reconnect: false, remote, ..SubscriberOptions::default() };
+    let refused = Subscriber::open(&uri, options).expect("a subscriber").recv(PATIENCE);
+    let Err(RecvError::Refused { code: RefusalCode::Access, text }) = &refused else { panic!("{refused:?}") };
+    assert!(text.contains("10.77.0.2") && text.contains("--network"), "{text}");
 }

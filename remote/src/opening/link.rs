@@ -1,4 +1,4 @@
-//! The ends of links that first have to be decided.
+//! The ends of links that first have to be decided, or whose peer has to show what it came for.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,6 +36,7 @@ impl<L: ?Sized> Undecided<L> {
         if let Some((opening, _)) = &mut self.opening {
             let Some(opened) = opening.step()? else { return Ok(None) };
             self.chosen = match opened {
+                _ if opening.only_rdma => None,
                 Opened::Chosen(choice) => Some(choice),
                 Opened::AskedForRdma => Some(Choice::Rdma),
                 Opened::AskedForTcp => Some(Choice::Tcp(Reason::AskedFor)),
@@ -72,38 +73,48 @@ fn by(opened: Opened, verbs: &Result<Verbs, String>) -> Result<By<'_>, LinkError
 
 /// The publisher's end of a `remote://` link; `verbs` where this machine has them. `register` is told of the domain that
 /// frames will be read through, before the first.
-///
-/// # Errors
-/// If the system does not let it be set up.
 pub fn sender(
     channel: Channel,
     listens: bool,
     verbs: Result<Verbs, String>,
     register: impl FnOnce(&Arc<ProtectionDomain>) -> Result<(), RegisterError> + Send + 'static,
-) -> Result<Box<dyn Sender>, LinkError> {
-    let opening = Opening::new(channel, Role::Answers, listens, verbs.as_ref().ok())?;
+) -> Box<dyn Sender> {
+    let opening = Opening::new(channel, Role::Answers, listens, verbs.as_ref().ok());
     let make: Make<dyn Sender> = Box::new(move |channel, opened| match by(opened, &verbs)? {
         By::Tcp => Ok(Box::new(TcpSender::new(channel))),
         By::Rdma(verbs) => Ok(Box::new(RdmaSender::open(channel, verbs, register)?)),
     });
-    Ok(Box::new(Undecided::new(opening, make)))
+    Box::new(Undecided::new(opening, make))
+}
+
+/// The publisher's end of an `rdma://` link with somebody who came. `register` as for [`sender`].
+pub fn rdma_sender(
+    channel: Channel,
+    verbs: Verbs,
+    register: impl FnOnce(&Arc<ProtectionDomain>) -> Result<(), RegisterError> + Send + 'static,
+) -> Box<dyn Sender> {
+    let opening = Opening::of_rdma(channel, Role::Answers);
+    let make: Make<dyn Sender> =
+        Box::new(move |channel, _| Ok(Box::new(RdmaSender::open(channel, &verbs, register)?)));
+    Box::new(Undecided::new(opening, make))
+}
+
+/// The subscriber's end of an `rdma://` link with somebody who came.
+pub fn rdma_receiver(channel: Channel, verbs: Verbs) -> Box<dyn Receiver> {
+    let opening = Opening::of_rdma(channel, Role::Asks);
+    let make: Make<dyn Receiver> =
+        Box::new(move |channel, _| Ok(Box::new(RdmaReceiver::new(channel, &verbs)?)));
+    Box::new(Undecided::new(opening, make))
 }
 
 /// The subscriber's end of a `remote://` link.
-///
-/// # Errors
-/// If the system does not let it be set up.
-pub fn receiver(
-    channel: Channel,
-    listens: bool,
-    verbs: Result<Verbs, String>,
-) -> Result<Box<dyn Receiver>, LinkError> {
-    let opening = Opening::new(channel, Role::Asks, listens, verbs.as_ref().ok())?;
+pub fn receiver(channel: Channel, listens: bool, verbs: Result<Verbs, String>) -> Box<dyn Receiver> {
+    let opening = Opening::new(channel, Role::Asks, listens, verbs.as_ref().ok());
     let make: Make<dyn Receiver> = Box::new(move |channel, opened| match by(opened, &verbs)? {
         By::Tcp => Ok(Box::new(TcpReceiver::new(channel))),
         By::Rdma(verbs) => Ok(Box::new(RdmaReceiver::new(channel, verbs)?)),
     });
-    Ok(Box::new(Undecided::new(opening, make)))
+    Box::new(Undecided::new(opening, make))
 }
 
 macro_rules! until_it_stands {

@@ -3,6 +3,9 @@
 //! Both make an [`Offer`]. If both have an RDMA device, the subscriber makes a place, the publisher writes there
 //! by RDMA, and the subscriber looks whether it arrives; then it chooses. The link begins behind that, on the same
 //! connection. Who listens waits for the first bytes of the other, which may as well be those of a `tcp://` or `rdma://` link.
+//!
+//! Nothing of a device is given to who came before it has said what it came for, inside TLS where that is asked for. So who
+//! listens for `rdma://` alone listens here, too.
 
 mod link;
 mod probe;
@@ -14,7 +17,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags};
 use pagecast_verbs::{ENDPOINT_BYTES, Verbs};
 
-pub use self::link::{receiver, sender};
+pub use self::link::{rdma_receiver, rdma_sender, receiver, sender};
 use self::probe::Probe;
 use self::wire::{ANSWER, Answer, MAGIC, OFFER, Offer};
 pub use self::wire::{Choice, Reason};
@@ -54,6 +57,10 @@ enum State {
 struct Opening {
     channel: Channel,
     role: Role,
+    /// Whether `rdma://` is all that is spoken.
+    only_rdma: bool,
+    /// What a probe is made of, where there is something.
+    verbs: Option<Verbs>,
     probe: Option<Probe>,
     state: State,
     output: Vec<u8>,
@@ -61,22 +68,47 @@ struct Opening {
 }
 
 impl Opening {
-    fn new(channel: Channel, role: Role, listens: bool, verbs: Option<&Verbs>) -> Result<Self, LinkError> {
-        let own = channel.local()?.ip();
-        // Why not does not matter here: `rdma://` says it.
-        let probe = verbs.and_then(|verbs| Probe::new(verbs, own).ok());
-        let (state, output, begun) = (State::Listening, Vec::new(), Instant::now());
-        let mut opening = Self { channel, role, probe, state, output, begun };
+    fn new(channel: Channel, role: Role, listens: bool, verbs: Option<&Verbs>) -> Self {
+        let mut opening = Self {
+            channel,
+            role,
+            only_rdma: false,
+            verbs: verbs.cloned(),
+            probe: None,
+            state: State::Listening,
+            output: Vec::new(),
+            begun: Instant::now(),
+        };
         if !listens {
             opening.offer();
         }
-        Ok(opening)
+        opening
+    }
+
+    /// Of one who listens for `rdma://`.
+    fn of_rdma(channel: Channel, role: Role) -> Self {
+        Self { only_rdma: true, ..Self::new(channel, role, true, None) }
     }
 
     fn offer(&mut self) {
+        // Why not does not matter here: `rdma://` says it.
+        self.probe = match (&self.verbs, self.channel.local()) {
+            (Some(verbs), Ok(own)) => Probe::new(verbs, own.ip()).ok(),
+            _ => None,
+        };
         let endpoint = self.probe.as_ref().map(Probe::endpoint);
         self.output.extend(Offer { endpoint }.to_bytes());
         self.state = State::Offering;
+    }
+
+    /// Who came for something else hears what is spoken here.
+    fn turn_away(&mut self) -> LinkError {
+        self.output.extend(rdma::wire::preamble());
+        self.flush().err().unwrap_or(PeerFault::OutOfPlace("another scheme than rdma://").into())
+    }
+
+    fn is_silent(&self) -> bool {
+        self.role == Role::Asks && self.begun.elapsed() > DEAD
     }
 
     fn poll_fds(&self) -> PollFds<'_> {
@@ -103,15 +135,15 @@ impl Opening {
             self.flush()?;
             match self.state {
                 State::Listening => match self.first()? {
+                    None if self.is_silent() => return Err(LinkError::Silent(DEAD.as_secs())),
                     None => return Ok(None),
-                    Some(framing::MAGIC) => return Ok(Some(Opened::AskedForTcp)),
                     Some(rdma::wire::MAGIC) => return Ok(Some(Opened::AskedForRdma)),
+                    Some(_) if self.only_rdma => return Err(self.turn_away()),
+                    Some(framing::MAGIC) => return Ok(Some(Opened::AskedForTcp)),
                     Some(_) => self.offer(),
                 },
                 State::Offering => match self.first()? {
-                    None if self.role == Role::Asks && self.begun.elapsed() > DEAD => {
-                        return Err(LinkError::Silent(DEAD.as_secs()));
-                    }
+                    None if self.is_silent() => return Err(LinkError::Silent(DEAD.as_secs())),
                     None => return Ok(None),
                     Some(framing::MAGIC) => return Err(LinkError::OtherScheme("tcp")),
                     Some(rdma::wire::MAGIC) => return Err(LinkError::OtherScheme("rdma")),

@@ -17,9 +17,11 @@ mod places;
 mod receiver;
 mod sender;
 pub mod wire;
+mod words;
 
 pub use domain::Sources;
 pub use error::RdmaError;
 pub(crate) use link::Pair;
 pub use receiver::RdmaReceiver;
 pub use sender::RdmaSender;
+pub use words::RdmaWords;
