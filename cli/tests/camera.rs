@@ -179,6 +179,47 @@ fn dma_bufs_of(pid: i32) -> BTreeSet<u64> {
     paths.filter_map(|path| fs::metadata(path).ok()).map(|file| file.ino()).collect()
 }
 
+/// A library that lets no program export a buffer, for `LD_PRELOAD`: so are drivers that have no dma-bufs.
+fn no_exports(place: &Place) -> PathBuf {
+    const SOURCE: &str = r#"
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <errno.h>
+        #include <linux/videodev2.h>
+        int ioctl(int fd, unsigned long request, void *argument) {
+            int (*real)(int, unsigned long, void *) = dlsym(RTLD_NEXT, "ioctl");
+            if ((unsigned int)request == (unsigned int)VIDIOC_EXPBUF) { errno = EINVAL; return -1; }
+            return real(fd, request, argument);
+        }"#;
+    let (source, library) = (place.path().join("no-exports.c"), place.path().join("no-exports.so"));
+    fs::write(&source, SOURCE).expect("written");
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status();
+    assert!(compiled.is_ok_and(|status| status.success()), "a C compiler");
+    library
+}
+
+#[test]
+fn what_a_driver_does_not_export_is_copied_and_said() {
+    let Some(camera) = camera() else { return };
+    let place = Place::new();
+    let expected = camera.capture(place.path(), "NV12");
+    let path = camera.path.display();
+    let mut command = place.command(&format!("serve cam0 --device {path} --mode {MODE}:NV12"));
+    command.env("LD_PRELOAD", no_exports(&place));
+    let mut process = Running::start(command);
+    let lines = lines(process.0.stderr.take().expect("piped"));
+    let serving = Serving { process, lines };
+    let said = serving.wait_for("serving unix:cam0");
+    assert!(said.contains("copied: this driver exports no dma-bufs"), "{said}");
+    assert!(received(&place) == expected, "the picture is another");
+    let info = json(&place.run("info cam0 --json"));
+    assert_eq!(info["publisher"]["access"], "enforced", "copies are pages of ours: {info}");
+    let last = serving.end();
+    let counts: Vec<u64> =
+        last.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
+    assert!(counts[0] > 0 && counts[0] == counts[1], "as many copies as frames: {last}");
+}
+
 /// Any user but root, and a group of its own.
 const NOBODY: u32 = 65_534;
 /// The group that cameras belong to.
