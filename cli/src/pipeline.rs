@@ -84,6 +84,13 @@ pub(crate) fn set(element: &gst::Element, name: &str, value: impl ToString) -> R
     Ok(())
 }
 
+/// Lets a [`Runner`] end its stream and then itself.
+pub(crate) fn ask_to_end(pipeline: &gst::Pipeline) {
+    if let Some(bus) = pipeline.bus() {
+        let _ = bus.post(gst::message::Application::new(gst::Structure::new_empty(END)));
+    }
+}
+
 /// A running pipeline's message loop.
 pub(crate) struct Runner {
     pipeline: gst::Pipeline,
@@ -110,10 +117,8 @@ impl Runner {
     /// Plays until the end of the stream, an error or a signal.
     pub(crate) fn run(mut self) -> Outcome {
         let bus = self.pipeline.bus().ok_or_else(|| Failure::failed("the pipeline has no bus"))?;
-        let theirs = bus.clone();
-        let _registration = signals::on_end(move || {
-            let _ = theirs.post(gst::message::Application::new(gst::Structure::new_empty(END)));
-        });
+        let theirs = self.pipeline.clone();
+        let _registration = signals::on_end(move || ask_to_end(&theirs));
         let first = if self.repeat { gst::State::Paused } else { gst::State::Playing };
         let result = match self.pipeline.set_state(first) {
             Ok(_) => self.listen(&bus),

@@ -56,6 +56,66 @@ fn what_is_served_is_received() {
 }
 
 #[test]
+fn one_stream_is_served_in_several_forms() {
+    let place = Place::new();
+    let forms = "--rendition small=160x120@10 --rendition coded=h264:500 --rendition";
+    let mut command = place.command(&format!("serve cam0 {forms}"));
+    command.args(["turned=videoflip video-direction=90r", "--test", "320x240@50:NV12"]);
+    let mut serving = Running::start(quiet(command));
+    for (name, caps) in [
+        ("cam0", "width=(int)320"),
+        ("small", "width=(int)160"),
+        ("coded", "video/x-h264"),
+        ("turned", "width=(int)240"),
+    ] {
+        wait_for(&place, name);
+        expect_code(&place.run(&format!("recv {name} -n 10")), 0);
+        let info = json(&place.run(&format!("info {name} --json")));
+        assert!(info["caps"].as_str().is_some_and(|text| text.contains(caps)), "{name}: {info}");
+        // What is scaled goes straight into the pages of its publisher.
+        assert!(name == "coded" || info["publisher"]["copied"] == 0, "{info}");
+    }
+    // Three forms are three subscribers of one capture, and read its pages in this very process.
+    let info = json(&place.run("info cam0 --json"));
+    assert_eq!(info["subscribers"].as_array().map(Vec::len), Some(3), "{info}");
+    assert!(info["subscribers"].as_array().unwrap().iter().all(|one| one["pid"] == serving.0.id()), "{info}");
+    serving.signal(Signal::SIGINT);
+    assert_eq!(serving.end().code(), Some(130));
+    for name in ["cam0", "small", "coded", "turned"] {
+        assert!(!place.socket(name).exists(), "the socket of {name} goes with its publisher");
+    }
+}
+
+#[test]
+fn the_end_of_a_stream_is_that_of_all_its_forms() {
+    let place = Place::new();
+    let source = "videotestsrc is-live=true num-buffers=150 ! video/x-raw,format=NV12,width=320,height=240";
+    let mut command = place.command("serve cam0 --rendition small=160x120");
+    command.args(source.split_whitespace());
+    let serving = command.spawn().unwrap();
+    wait_for(&place, "small");
+    let received = place.run("recv small --json");
+    expect_code(&received, 0);
+    assert!(json(&received)["frames"].as_u64().is_some_and(|frames| frames > 0));
+    expect_code(&finish(serving), 0);
+}
+
+#[test]
+fn renditions_that_cannot_be_are_named() {
+    let place = Place::new();
+    for (wrong, text) in [
+        ("serve a --rendition b --test 64x64", "is no rendition"),
+        ("serve a --rendition a=32x32 --test 64x64", "both be called a"),
+        ("serve a --rendition b=32x32 --rendition b=h264 --test 64x64", "both be called b"),
+        ("serve a --rendition b=nosuchelement --test 64x64", "the rendition b: "),
+    ] {
+        let output = place.run(wrong);
+        expect_code(&output, 2);
+        assert!(stderr(&output).contains(text), "{wrong}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn every_byte_of_a_pipeline_arrives() {
     let place = Place::new();
     let source = "videotestsrc num-buffers=40 pattern=ball ! video/x-raw,format=I420,width=320,height=242";

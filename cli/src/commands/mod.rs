@@ -27,7 +27,7 @@ use crate::exit::Outcome;
 pub(crate) enum Command {
     /// Publish what a camera, a pipeline, a file or a test picture gives.
     #[cfg(any(feature = "gstreamer", feature = "camera"))]
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// List the publishers of this machine that can be found.
     List(list::List),
     /// Show all that a publisher tells of itself and of its subscribers.

@@ -36,6 +36,10 @@ pub(super) struct Device {
 impl Serve {
     /// Publishes pictures of the camera until a signal comes.
     pub(super) fn run_device(&self, path: &Path) -> Outcome {
+        #[cfg(feature = "gstreamer")]
+        if !self.renditions.is_empty() {
+            crate::pipeline::init()?;
+        }
         let mut camera = Camera::open(path, self.camera_options())?;
         let publisher = Arc::new(Publisher::open(&self.uris()?, self.publisher_options()?)?);
         camera.prepare(&publisher)?;
@@ -50,7 +54,11 @@ impl Serve {
         }
         let uri = self.uris()?;
         note(format_args!("serving {uri} (Ctrl-C ends); receive it with: pagecast recv {}", self.name));
+        #[cfg(feature = "gstreamer")]
+        let renditions = self.start_renditions()?;
         let ended = self.capture(&mut camera, &publisher);
+        #[cfg(feature = "gstreamer")]
+        let ended = super::renditions::end(renditions).and(ended);
         let (own, figures) = (camera.figures(), publisher.info().publisher);
         drop(camera);
         publisher.set_flushing(false);

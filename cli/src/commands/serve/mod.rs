@@ -4,6 +4,8 @@
 mod device;
 #[cfg(feature = "gstreamer")]
 mod pipeline;
+#[cfg(feature = "gstreamer")]
+mod renditions;
 
 use clap::{ArgGroup, Args};
 use pagecast::ipc::socket::{Uri, UriError};
@@ -43,6 +45,7 @@ Examples:
   pagecast serve cam0 v4l2src ! videoconvert
   pagecast serve cam0 --device /dev/video0 --mode 1280x720@30
   pagecast serve cam0 --test 1920x1080@60:NV12
+  pagecast serve cam0 --rendition cam0-720p=1280x720 --rendition cam0-h264=h264 --test 1920x1080
   pagecast serve clip --file clip.mp4 --loop
   pagecast serve cam0 --policy block --credits 4 videotestsrc is-live=true
   pagecast serve cam0 --listen unix:/run/cam0.sock --perms 660 --test 640x480
@@ -59,6 +62,10 @@ pub(crate) struct Serve {
     #[cfg(feature = "gstreamer")]
     #[command(flatten)]
     source: pipeline::Source,
+    /// Publish another form of the same stream, too: NAME=WxH[@FPS], NAME=h264[:KILOBITS] or 'NAME=ELEMENTS…'.
+    #[cfg(feature = "gstreamer")]
+    #[arg(long = "rendition", value_name = "NAME=FORM")]
+    renditions: Vec<renditions::Rendition>,
     /// Further addresses to serve at.
     #[arg(long, value_name = "URI", value_delimiter = ',', value_parser = address::parse)]
     listen: Vec<String>,

@@ -7,7 +7,7 @@ use clap::Args;
 use gst::prelude::*;
 use pagecast::BackingChoice;
 
-use super::Serve;
+use super::{Serve, renditions};
 use crate::exit::{Failure, Outcome};
 use crate::output;
 use crate::pipeline::{self, Runner, set};
@@ -115,7 +115,10 @@ impl Serve {
         }
         let pipeline = pipeline::parse(&words)?;
         let sink = self.sink(&pipeline)?;
-        self.configure(&sink)?;
+        self.configure(&sink, &self.uris()?)?;
+        if let Some(clients) = self.wait_for_clients {
+            set(&sink, "wait-for-clients", clients)?;
+        }
         let uri: String = sink.property::<Option<String>>("uri").unwrap_or_default();
         let mut runner = Runner::new(pipeline);
         runner.repeat = self.source.repeat;
@@ -132,11 +135,13 @@ impl Serve {
                 "{frames} frames published, {copied} copied, {dropped} dropped for subscribers"
             ));
         }));
-        runner.run()
+        let renditions = self.start_renditions()?;
+        let ended = runner.run();
+        renditions::end(renditions).and(ended)
     }
 
     /// The sink that is ours: the first one that has no address yet.
-    fn sink(&self, pipeline: &gst::Pipeline) -> Result<gst::Element, Failure> {
+    pub(super) fn sink(&self, pipeline: &gst::Pipeline) -> Result<gst::Element, Failure> {
         let sinks = pipeline::made_by(pipeline, SINK);
         let free = |sink: &&gst::Element| {
             let unset = |name| sink.property::<Option<String>>(name).is_none_or(|value| value.is_empty());
@@ -157,11 +162,11 @@ impl Serve {
         }
     }
 
-    fn configure(&self, sink: &gst::Element) -> Result<(), Failure> {
-        sink.set_property("uri", self.uris()?);
+    pub(super) fn configure(&self, sink: &gst::Element, uri: &str) -> Result<(), Failure> {
+        sink.set_property("uri", uri);
         let nanoseconds = |seconds: f64| (seconds * 1e9) as u64;
         let (backing, device) = self.backing();
-        let options: [(&str, Option<String>); 12] = [
+        let options: [(&str, Option<String>); 11] = [
             ("policy", self.policy.map(|policy| policy.to_string())),
             ("credits", self.credits.map(|credits| credits.to_string())),
             ("backing", backing),
@@ -169,7 +174,6 @@ impl Serve {
             ("pool-limit", self.pool_limit.map(|bytes| bytes.to_string())),
             ("hold-timeout", self.hold_timeout.map(|seconds| nanoseconds(seconds).to_string())),
             ("max-clients", self.max_clients.map(|clients| clients.to_string())),
-            ("wait-for-clients", self.wait_for_clients.map(|clients| clients.to_string())),
             ("perms", self.perms.map(|perms| perms.to_string())),
             ("insecure", self.remote.insecure.then(|| "true".to_owned())),
             ("networks", self.remote.networks()),
