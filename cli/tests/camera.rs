@@ -1,4 +1,5 @@
 //! `serve --device`: the kernel's virtual camera, without GStreamer, seen from outside.
+#![cfg(feature = "camera")]
 
 mod common;
 
