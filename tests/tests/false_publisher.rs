@@ -29,6 +29,32 @@ struct Liar {
 }
 
 impl Liar {
+    /// Of the link of the next who comes.
+    fn of(listener: &Listener) -> Self {
+        let mut accepted = None;
+        eventually("the subscriber comes", || {
+            accepted = listener.accept().expect("accepted");
+            accepted.is_some()
+        });
+        Self { socket: accepted.expect("a link") }
+    }
+
+    /// The faces that the other end asks for.
+    fn asked_faces(&self) -> FaceSet {
+        let (mut bytes, mut fds) = (vec![0; MAX_PACKET], Vec::new());
+        let mut length = None;
+        eventually("a hello", || {
+            length = self.socket.receive(&mut bytes, &mut fds).ok();
+            length.is_some()
+        });
+        let mut packets = Packets::open(&bytes[..length.unwrap_or(0)]).expect("a packet");
+        let record = packets.next_record().expect("a record").expect("a record");
+        match ToPublisher::decode(record).expect("a message") {
+            ToPublisher::Hello(hello) => hello.faces,
+            other => panic!("{other:?} instead of a hello"),
+        }
+    }
+
     fn say(&self, messages: &[ToSubscriber], fds: &[BorrowedFd<'_>]) -> bool {
         self.say_in(EPOCH, messages, fds)
     }
@@ -120,19 +146,22 @@ fn sent(_: bool) {}
 /// Lets a subscriber meet a publisher that does `lie` once it has been greeted, and returns what the
 /// subscriber says of it.
 fn meet(options: &[&str], lie: impl FnOnce(&Liar)) -> String {
+    meet_again(options, |listener| {
+        let liar = Liar::of(listener);
+        lie(&liar);
+        liar
+    })
+}
+
+/// As [`meet`], for lies on more than one link. What `lie` returns is kept to the end.
+fn meet_again<K>(options: &[&str], lie: impl FnOnce(&Listener) -> K) -> String {
     let place = Place::new();
     let uri = place.uri("liar");
     let listener = Listener::bind(&place.path().join("liar"), &ListenOptions::default()).expect("a socket");
     let mut role = vec!["victim", &uri];
     role.extend(options);
     let victim = Peer::start(PEER, &role);
-    let mut accepted = None;
-    eventually("the subscriber comes", || {
-        accepted = listener.accept().expect("accepted");
-        accepted.is_some()
-    });
-    let liar = Liar { socket: accepted.expect("a link") };
-    lie(&liar);
+    let _kept = lie(&listener);
     let ended = victim.expect("ended");
     let leaked = victim.expect("leaked");
     assert!(leaked.starts_with("0 "), "descriptors are left over: {leaked}");
@@ -298,6 +327,36 @@ fn refusals_are_told_in_the_publisher_s_words() {
         assert!(said.contains(&text), "{said}");
         finds(&text.clone(), |liar| sent(liar.say(&[ToSubscriber::Refused(code, text)], &[])));
     }
+}
+
+#[test]
+fn who_has_none_of_the_faces_is_asked_once_more_and_for_all() {
+    let refused = |liar: &Liar, text: &str| {
+        sent(liar.say(&[ToSubscriber::Refused(RefusalCode::Face, text.to_owned())], &[]));
+    };
+    let said = meet_again(&["any_face=true"], |listener| {
+        let first = Liar::of(listener);
+        assert_eq!(first.asked_faces(), FaceSet::MEMORY);
+        refused(&first, "not those");
+        let second = Liar::of(listener);
+        assert_eq!(second.asked_faces(), FaceSet::all());
+        refused(&second, "no others either");
+        (first, second)
+    });
+    assert!(said.contains("no others either"), "{said}");
+    // Also of somebody who was made welcome first, as where a camera's first frame shows what there is.
+    let said = meet_again(&["any_face=true"], |listener| {
+        let first = Liar::of(listener);
+        first.welcome();
+        refused(&first, "not those");
+        let second = Liar::of(listener);
+        second.welcome();
+        second.announce(honest().as_fd());
+        second.say(&[frame(&[(1, 0, SIZE)])], &[]);
+        second.socket.shutdown();
+        (first, second)
+    });
+    assert!(said.contains("gone; 0 frames 1"), "{said}");
 }
 
 #[test]

@@ -139,7 +139,8 @@ fn pages_are_untouched(frame: &Frame) -> bool {
 /// Receives without reconnecting until something is wrong, for at most `within` milliseconds, and says what
 /// it was, how many descriptors were left over, and how long it took.
 pub(super) fn run_victim(uri: &str, options: &Options) {
-    let settings = SubscriberOptions { reconnect: false, ..SubscriberOptions::default() };
+    let any_face = options.get("any_face").unwrap_or(false);
+    let settings = SubscriberOptions { reconnect: false, any_face, ..SubscriberOptions::default() };
     let me = std::process::id() as i32;
     let before = proc::fds(me);
     let subscriber = Subscriber::open(uri, settings).expect("a subscriber");
