@@ -170,10 +170,11 @@ impl Camera {
                 latency_max: Some(duration * u64::from(self.options.buffers)),
             });
         }
+        publisher.publish(frame)?;
         if self.copied {
             publisher.count_copied();
         }
-        Ok(publisher.publish(frame)?)
+        Ok(())
     }
 
     /// Waits for the next picture, or for the camera to come back.
