@@ -73,6 +73,8 @@ pub struct Camera {
     options: CameraOptions,
     capture: Option<Capture>,
     format: Format,
+    /// What is said of every picture of this format.
+    picture: Description,
     pool: Pool,
     figures: CameraFigures,
     /// `CLOCK_MONOTONIC` at running time 0.
@@ -91,17 +93,20 @@ impl Camera {
     /// Opens a camera and begins to capture.
     ///
     /// # Errors
-    /// [`CameraError`] if it is not there, has no such mode, or somebody else captures from it.
+    /// [`CameraError`] if it is not there, has no such mode, or somebody else captures from it; or if there can be no pool.
     pub fn open(path: impl AsRef<Path>, options: CameraOptions) -> Result<Self, CameraError> {
         let path = path.as_ref().to_owned();
+        let pool = Pool::new(options.pool.clone());
+        pool.check()?;
         let capture = start(&path, &options)?;
         let format = capture.format().clone();
-        let pool = Pool::new(options.pool.clone());
+        let picture = describe(&format);
         Ok(Self {
             path,
             options,
             capture: Some(capture),
             format,
+            picture,
             pool,
             figures: CameraFigures::default(),
             base: monotonic_ns(),
@@ -207,6 +212,7 @@ impl Camera {
         match start(&self.path, &self.options) {
             Ok(capture) => {
                 self.format = capture.format().clone();
+                self.picture = describe(&self.format);
                 self.capture = Some(capture);
                 self.figures.returned += 1;
                 Ok(Step::Back)
@@ -256,22 +262,22 @@ impl Camera {
     fn description(&self, picture: &Picture) -> Description {
         let captured = picture.captured.unwrap_or_else(monotonic_ns);
         let running = captured.saturating_sub(self.base);
-        let (width, height) = self.format.size;
-        Description {
-            flags: if self.gap { FrameFlags::DISCONT } else { FrameFlags::empty() },
-            times: Times {
-                pts: Some(running),
-                duration: self.format.duration(),
-                running: Some(running),
-                captured: Some(captured),
-                ..Times::default()
-            },
-            offset: Some(u64::from(picture.sequence)),
-            width,
-            height,
-            planes: self.format.planes().into_iter().collect(),
-            ..Description::default()
-        }
+        let mut description = self.picture.clone();
+        description.flags.set(FrameFlags::DISCONT, self.gap);
+        description.offset = Some(u64::from(picture.sequence));
+        let times = &mut description.times;
+        (times.pts, times.running, times.captured) = (Some(running), Some(running), Some(captured));
+        description
+    }
+}
+
+fn describe(format: &Format) -> Description {
+    Description {
+        times: Times { duration: format.duration(), ..Times::default() },
+        width: format.size.0,
+        height: format.size.1,
+        planes: format.planes().into_iter().collect(),
+        ..Description::default()
     }
 }
 

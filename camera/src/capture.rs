@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use pagecast::Frame;
-use pagecast::FrameBuilder;
-use pagecast::allocators::{Buffer, foreign};
+use pagecast::allocators::{AccessError, Buffer, foreign};
+use pagecast::{Frame, FrameBuilder, ReadError};
 use v4l2r::bindings::{V4L2_BUF_FLAG_TIMESTAMP_MASK, V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC};
 use v4l2r::ioctl::{
     self, BufferFlags, DqBufIoctlError, ExpbufFlags, PlaneMapping, QBufPlane, QBuffer, QueryBuffer,
@@ -108,14 +107,13 @@ impl Picture {
     /// Copies all its planes, one behind the other.
     ///
     /// # Errors
-    /// If the pages cannot be mapped.
+    /// If the pages cannot be mapped, or `out` is too small.
     pub fn copy_to(&self, out: &mut [u8]) -> Result<(), CameraError> {
+        let (len, size) = (self.size(), out.len());
+        let small = || ReadError::from(AccessError::OutOfBounds { offset: 0, len, size });
+        let out = out.get_mut(..len).ok_or_else(small)?;
         match &*self.pages {
-            Pages::Exported(_) => {
-                let frame = self.segments(Frame::builder()).build()?;
-                let guard = frame.read().map_err(pagecast::ReadError::from)?;
-                guard.copy_to(0, &mut out[..self.size()])?;
-            }
+            Pages::Exported(_) => self.segments(Frame::builder()).build()?.copy_to(out)?,
             Pages::Mapped(mappings) => {
                 let mut rest = out;
                 for (mapping, (offset, length)) in mappings.iter().zip(&self.parts) {

@@ -11,7 +11,7 @@ use v4l2r::bindings::{
     V4L2_CTRL_FLAG_DISABLED, v4l2_fmtdesc, v4l2_fract, v4l2_frmivalenum, v4l2_frmsizeenum, v4l2_queryctrl,
 };
 use v4l2r::ioctl::{
-    self, Capabilities, Capability, CtrlId, FmtDesc, FrmIvalTypes, FrmSizeTypes, IntoErrno, QueryCtrlFlags,
+    self, Capabilities, Capability, CtrlId, FrmIvalTypes, FrmSizeTypes, IntoErrno, QueryCtrlFlags,
 };
 use v4l2r::{Format as RawFormat, PixelFormat, QueueType};
 
@@ -93,17 +93,6 @@ pub enum Sizes {
     These(Vec<SizeAndRate>),
     /// Everything between the two.
     Between((u32, u32), (u32, u32)),
-}
-
-/// One pixel format of a camera.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offer {
-    /// Which.
-    pub four_cc: FourCc,
-    /// What the driver calls it.
-    pub name: String,
-    /// Its sizes.
-    pub sizes: Sizes,
 }
 
 /// A setting of a camera.
@@ -195,18 +184,22 @@ impl Device {
     }
 
     /// The pixel formats it has.
-    pub fn offers(&self) -> Vec<Offer> {
-        let mut offers = Vec::new();
-        for index in 0..MOST {
-            let Ok(raw) = ioctl::enum_fmt::<v4l2_fmtdesc>(&self.fd, self.queue, index) else { break };
-            let about = FmtDesc::from(raw);
-            let four_cc = FourCc::from_u32(about.pixelformat.to_u32());
-            offers.push(Offer { four_cc, name: about.description, sizes: self.sizes(about.pixelformat) });
-        }
-        offers
+    pub fn formats(&self) -> Vec<FourCc> {
+        let format = |index| ioctl::enum_fmt::<v4l2_fmtdesc>(&self.fd, self.queue, index).ok();
+        (0..MOST).map_while(format).map(|about| FourCc::from_u32(about.pixelformat)).collect()
     }
 
-    fn sizes(&self, format: PixelFormat) -> Sizes {
+    /// Those of its formats that frames can have, the preferred one first.
+    fn usable_formats(&self) -> Vec<FourCc> {
+        let mut formats = self.formats();
+        formats.retain(|format| format::rank(*format).is_some());
+        formats.sort_by_key(|format| format::rank(*format));
+        formats
+    }
+
+    /// The sizes it has in a format.
+    pub fn sizes(&self, format: FourCc) -> Sizes {
+        let format = PixelFormat::from_u32(format.to_u32());
         let mut these = Vec::new();
         for index in 0..MOST {
             let Ok(raw) = ioctl::enum_frame_sizes::<v4l2_frmsizeenum>(&self.fd, index, format) else { break };
@@ -280,14 +273,10 @@ impl Device {
         let failed = |call, errno: Errno| self.failed(call, errno);
         let now = ioctl::g_fmt::<RawFormat>(&self.fd, self.queue)
             .map_err(|error| failed("VIDIOC_G_FMT", errno(error)))?;
-        let offers: Vec<FourCc> = self.offers().iter().map(|offer| offer.four_cc).collect();
+        let formats = self.usable_formats();
         let four_cc = match &wanted.format {
-            Some(name) => format::named(name).find(|format| offers.contains(format)),
-            None => offers
-                .iter()
-                .copied()
-                .filter(|format| format::rank(*format).is_some())
-                .min_by_key(|f| format::rank(*f)),
+            Some(name) => format::named(name).find(|format| formats.contains(format)),
+            None => formats.first().copied(),
         };
         let four_cc = four_cc.ok_or_else(|| self.no_mode(wanted))?;
         let (width, height) = wanted.size.unwrap_or((now.width, now.height));
@@ -328,15 +317,13 @@ impl Device {
 
     /// All formats that frames can have, and the sizes of one: of `format`, or of the one that is preferred.
     pub fn modes(&self, format: Option<&str>) -> String {
-        let mut offers = self.offers();
-        offers.retain(|offer| format::rank(offer.four_cc).is_some());
-        offers.sort_by_key(|offer| format::rank(offer.four_cc));
-        let is_wanted = |offer: &&Offer| {
-            format.is_some_and(|name| format::named(name).any(|format| format == offer.four_cc))
-        };
-        let formats: Vec<String> = offers.iter().map(|offer| offer.four_cc.to_string()).collect();
-        match offers.iter().find(is_wanted).or(offers.first()) {
-            Some(offer) => format!("{offer}; formats {}", formats.join(" ")),
+        let formats = self.usable_formats();
+        let wanted = format.and_then(|name| format::named(name).find(|format| formats.contains(format)));
+        match wanted.or(formats.first().copied()) {
+            Some(one) => {
+                let names: Vec<String> = formats.iter().map(FourCc::to_string).collect();
+                format!("{one}{}; formats {}", self.sizes(one), names.join(" "))
+            }
             None => "no format that is known here".to_owned(),
         }
     }
@@ -371,12 +358,11 @@ fn per_second((above, below): (u32, u32)) -> f64 {
     f64::from(above) / f64::from(below)
 }
 
-impl std::fmt::Display for Offer {
+impl std::fmt::Display for Sizes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.four_cc)?;
-        match &self.sizes {
-            Sizes::Between(least, most) => write!(f, " {}x{} to {}x{}", least.0, least.1, most.0, most.1),
-            Sizes::These(sizes) => sizes.iter().try_for_each(|((width, height), rate)| {
+        match self {
+            Self::Between(least, most) => write!(f, " {}x{} to {}x{}", least.0, least.1, most.0, most.1),
+            Self::These(sizes) => sizes.iter().try_for_each(|((width, height), rate)| {
                 write!(f, " {width}x{height}")?;
                 match rate {
                     Some(rate) => write!(f, "@{}", (per_second(*rate) * 100.0).round() / 100.0),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use pagecast::{FrameError, PublishError, ReadError};
+use pagecast::{FrameError, PoolError, PublishError, ReadError};
 
 /// What can go wrong with a camera.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,9 @@ pub enum CameraError {
     /// A picture cannot be copied.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// There can be no pages for copies.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     /// Its frames cannot be published.
     #[error(transparent)]
     Publish(#[from] PublishError),

@@ -39,9 +39,9 @@ impl std::fmt::Debug for FourCc {
 enum Layout {
     /// All samples of a pixel together.
     Packed,
-    /// Luma, then chroma of both kinds in turn; with every `1`st or `2`nd row.
-    SemiPlanar { rows: u32 },
-    /// Luma, then two planes of chroma at half the stride; with every `1`st or `2`nd row.
+    /// Luma, then chroma of both kinds in turn.
+    SemiPlanar,
+    /// Luma, then two planes of chroma at half the stride, with one row for so many of luma.
     Planar { rows: u32 },
     /// Not rows at all.
     Coded,
@@ -62,19 +62,19 @@ const fn raw(four_cc: &'static [u8; 4], name: &'static str, layout: Layout) -> K
 
 /// In the order of preference where the user names none: raw pictures first, and what needs the fewest bytes.
 const KNOWN: [Known; 25] = [
-    raw(b"NV12", "NV12", Layout::SemiPlanar { rows: 2 }),
-    raw(b"NM12", "NV12", Layout::SemiPlanar { rows: 2 }),
+    raw(b"NV12", "NV12", Layout::SemiPlanar),
+    raw(b"NM12", "NV12", Layout::SemiPlanar),
     raw(b"YU12", "I420", Layout::Planar { rows: 2 }),
     raw(b"YM12", "I420", Layout::Planar { rows: 2 }),
     raw(b"YV12", "YV12", Layout::Planar { rows: 2 }),
     raw(b"YM21", "YV12", Layout::Planar { rows: 2 }),
-    raw(b"NV21", "NV21", Layout::SemiPlanar { rows: 2 }),
-    raw(b"NM21", "NV21", Layout::SemiPlanar { rows: 2 }),
+    raw(b"NV21", "NV21", Layout::SemiPlanar),
+    raw(b"NM21", "NV21", Layout::SemiPlanar),
     raw(b"YUYV", "YUY2", Layout::Packed),
     raw(b"UYVY", "UYVY", Layout::Packed),
     raw(b"YVYU", "YVYU", Layout::Packed),
-    raw(b"NV16", "NV16", Layout::SemiPlanar { rows: 1 }),
-    raw(b"NM16", "NV16", Layout::SemiPlanar { rows: 1 }),
+    raw(b"NV16", "NV16", Layout::SemiPlanar),
+    raw(b"NM16", "NV16", Layout::SemiPlanar),
     raw(b"422P", "Y42B", Layout::Planar { rows: 1 }),
     raw(b"RGB3", "RGB", Layout::Packed),
     raw(b"BGR3", "BGR", Layout::Packed),
@@ -177,7 +177,7 @@ impl Format {
         let (stride, height) = (first.stride, u64::from(self.size.1));
         let luma = u64::from(stride) * height;
         match known.layout {
-            Layout::SemiPlanar { .. } => vec![plane(0, stride), plane(luma, stride)],
+            Layout::SemiPlanar => vec![plane(0, stride), plane(luma, stride)],
             Layout::Planar { rows } => {
                 let chroma = u64::from(stride / 2) * height.div_ceil(u64::from(rows));
                 vec![plane(0, stride), plane(luma, stride / 2), plane(luma + chroma, stride / 2)]

@@ -27,12 +27,17 @@ struct Serving {
 impl Serving {
     fn start(place: &Place, camera: &Camera, mode: &str, more: &str) -> Self {
         let path = camera.path.display();
-        let command = place.command(&format!("serve cam0 --device {path} --mode {MODE}:{mode} {more}"));
+        let serve = format!("serve cam0 --device {path} --mode {MODE}:{mode} {more}");
+        Self::of(place.command(&serve)).0
+    }
+
+    /// Of a command that serves, and what it said until it did.
+    fn of(command: Command) -> (Self, String) {
         let mut process = Running::start(command);
         let lines = lines(process.0.stderr.take().expect("piped"));
         let serving = Self { process, lines };
-        serving.wait_for("serving unix:cam0");
-        serving
+        let said = serving.wait_for("serving unix:cam0");
+        (serving, said)
     }
 
     /// Everything up to the line that has this in it, which is the last.
@@ -207,10 +212,7 @@ fn what_a_driver_does_not_export_is_copied_and_said() {
     let path = camera.path.display();
     let mut command = place.command(&format!("serve cam0 --device {path} --mode {MODE}:NV12"));
     command.env("LD_PRELOAD", no_exports(&place));
-    let mut process = Running::start(command);
-    let lines = lines(process.0.stderr.take().expect("piped"));
-    let serving = Serving { process, lines };
-    let said = serving.wait_for("serving unix:cam0");
+    let (serving, said) = Serving::of(command);
     assert!(said.contains("copied: this driver exports no dma-bufs"), "{said}");
     assert!(received(&place) == expected, "the picture is another");
     let info = json(&place.run("info cam0 --json"));
@@ -266,10 +268,7 @@ fn who_is_in_the_cameras_group_needs_no_privilege() {
     let output = finish(as_nobody(&place, "--clear-groups", &serve).spawn().expect("setpriv"));
     expect_code(&output, 1);
     assert!(stderr(&output).contains("usually video"), "{}", stderr(&output));
-    let mut process = Running::start(as_nobody(&place, &format!("--groups={VIDEO}"), &serve));
-    let lines = lines(process.0.stderr.take().expect("piped"));
-    let serving = Serving { process, lines };
-    serving.wait_for("serving unix:cam0");
+    let (serving, _) = Serving::of(as_nobody(&place, &format!("--groups={VIDEO}"), &serve));
     // A subscriber of the same user, who is in no group at all.
     let output = finish(as_nobody(&place, "--clear-groups", "recv cam0 -n 20").spawn().expect("setpriv"));
     expect_code(&output, 0);

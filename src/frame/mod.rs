@@ -357,15 +357,25 @@ impl Frame {
     /// # Errors
     /// [`ReadError`] if they cannot be mapped, or the frame was taken away meanwhile.
     pub fn to_vec(&self) -> Result<Vec<u8>, ReadError> {
-        let guard = self.read()?;
         // What a publisher says of its frames' sizes must not be able to abort us.
         let mut bytes = Vec::new();
         let size = self.size();
         bytes.try_reserve_exact(size).map_err(|_| ReadError::Memory { size })?;
         bytes.resize(size, 0);
-        guard.copy_to(0, &mut bytes)?;
-        guard.finish()?;
+        self.copy_to(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Copies all bytes, in order, to the start of `out`.
+    ///
+    /// # Errors
+    /// [`ReadError`] if they cannot be mapped or do not fit, or the frame was taken away meanwhile.
+    pub fn copy_to(&self, out: &mut [u8]) -> Result<(), ReadError> {
+        let (len, size) = (self.size(), out.len());
+        let out = out.get_mut(..len).ok_or(AccessError::OutOfBounds { offset: 0, len, size })?;
+        let guard = self.read()?;
+        guard.copy_to(0, out)?;
+        Ok(guard.finish()?)
     }
 
     pub(crate) fn link(&self) -> Option<&LinkState> {

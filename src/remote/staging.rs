@@ -1,6 +1,6 @@
 //! Frames whose pages a link cannot read where they are (another device's): copied once, into pages that it can.
 
-use pagecast_allocators::{AccessError, BackingChoice, Wants};
+use pagecast_allocators::{BackingChoice, Wants};
 use pagecast_remote::limits::{MAX_FRAME_BYTES, MAX_FRAMES_UNDER_WAY};
 
 use crate::frame::ReadError;
@@ -13,8 +13,6 @@ pub(super) enum StagingError {
     Pool(#[from] PoolError),
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error(transparent)]
-    Access(#[from] AccessError),
 }
 
 /// The pages of one link.
@@ -29,12 +27,8 @@ impl Staging {
             let limit = MAX_FRAME_BYTES * MAX_FRAMES_UNDER_WAY as u64;
             Pool::new(PoolOptions { backing: BackingChoice::Memfd, limit, wants })
         });
-        let size = frame.size();
-        let guard = frame.read().map_err(ReadError::from)?;
-        let mut lease = pool.acquire(size)?;
-        let into = lease.as_mut_slice().get_mut(..size).ok_or(AccessError::ReadOnly)?;
-        guard.copy_to(0, into)?;
-        guard.finish().map_err(ReadError::from)?;
+        let mut lease = pool.acquire(frame.size())?;
+        frame.copy_to(lease.as_mut_slice())?;
         Ok(lease)
     }
 }

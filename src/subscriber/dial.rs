@@ -96,13 +96,14 @@ impl Dialer {
         }
     }
 
-    /// Whether it is worth asking again, for all faces: the publisher has none of those that were asked for.
-    pub(super) fn takes_other_faces(&mut self, error: &RecvError) -> bool {
+    /// Asks again, for all faces, if the publisher has none of those that were asked for; whether it does.
+    pub(super) fn asks_again(&mut self, error: &RecvError) -> bool {
         let refused = matches!(error, RecvError::Refused { code: RefusalCode::Face, .. });
         let wider = refused && self.any_face && self.hello.faces != FaceSet::all();
         if wider {
             tracing::debug!("the publisher has none of the faces {:?}: asking for all", self.hello.faces);
             self.hello.faces = FaceSet::all();
+            self.restart(true);
         }
         wider
     }
@@ -154,6 +155,7 @@ impl Dialer {
                         let for_good = self.cause.get().is_some_and(|ended| ended.for_good);
                         self.try_later();
                         match other {
+                            Err(error) if self.asks_again(&error) => Ok(None),
                             Ok(_) if self.reconnect => Ok(None),
                             Ok(_) => Err(RecvError::NoAnswer { seconds: ANSWER.as_secs() }),
                             // A publisher that ends while we come may come again.

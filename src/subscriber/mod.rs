@@ -403,9 +403,8 @@ impl Subscriber {
                 Ok(Some(message))
             }
             Ok(None) => Ok(None),
-            Err(error) if receiver.dialer.takes_other_faces(&error) => {
+            Err(error) if receiver.dialer.asks_again(&error) => {
                 self.forget(receiver).lives -= 1;
-                receiver.dialer.restart(true);
                 Ok(None)
             }
             Err(error) => self.lost(receiver, error).map(Some),
@@ -413,14 +412,7 @@ impl Subscriber {
     }
 
     fn dial(&self, receiver: &mut Receiver) -> Result<Option<Message>, RecvError> {
-        let step = match receiver.dialer.step() {
-            Err(error) if receiver.dialer.takes_other_faces(&error) => {
-                receiver.dialer.restart(true);
-                return Ok(None);
-            }
-            step => step?,
-        };
-        let Some((socket, epoch, welcome)) = step else { return Ok(None) };
+        let Some((socket, epoch, welcome)) = receiver.dialer.step()? else { return Ok(None) };
         let meter = receiver.dialer.meter();
         let connection = Connection::new(socket, epoch, welcome.credits, meter.is_some());
         let mut view = self.view();

@@ -67,10 +67,19 @@ pub fn stamp(frame: u64, page: u64) -> u64 {
 
 /// A frame of `size` bytes with a stamp in every page; `number` is its offset field, too.
 pub fn stamped(pool: &Pool, number: u64, size: usize) -> Frame {
+    stamped_with(pool, number, size, |page| page)
+}
+
+/// The same with the stamp of the next page in `spoilt`, for controls that must notice it.
+pub fn spoilt(pool: &Pool, number: u64, size: usize, spoilt: u64) -> Frame {
+    stamped_with(pool, number, size, |page| page + u64::from(page == spoilt))
+}
+
+fn stamped_with(pool: &Pool, number: u64, size: usize, page_of: impl Fn(u64) -> u64) -> Frame {
     let mut lease =
         pool.acquire_by(size, Some(Instant::now() + Duration::from_secs(30)), || true).expect("a buffer");
     for (page, bytes) in lease.as_mut_slice()[..size].chunks_mut(PAGE).enumerate() {
-        let stamp = stamp(number, page as u64).to_le_bytes();
+        let stamp = stamp(number, page_of(page as u64)).to_le_bytes();
         let len = bytes.len().min(8);
         bytes[..len].copy_from_slice(&stamp[..len]);
     }

@@ -17,7 +17,7 @@ use pagecast_tests::peers::Peer;
 use pagecast_tests::scene::Scene;
 use pagecast_tests::testbed::{OTHER, OWN, testbed};
 use pagecast_tests::tracing::{Calls, Trace};
-use pagecast_tests::{PAGE, Place, stamp};
+use pagecast_tests::{Place, spoilt};
 
 const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 /// Not a whole number of pages.
@@ -110,14 +110,7 @@ fn a_wrong_page_of_a_device_is_found_by_all() {
         peer.expect("connected");
         peer
     });
-    let mut lease = pool.acquire(SIZE).expect("a buffer");
-    for (page, bytes) in lease.as_mut_slice()[..SIZE - PAGE].chunks_mut(PAGE).enumerate() {
-        let right = stamp(0, page as u64 + u64::from(page == 70)).to_le_bytes();
-        bytes[..8].copy_from_slice(&right[..8]);
-    }
-    let description = Description { offset: Some(0), ..Description::default() };
-    let frame = Frame::builder().describe(description).lease(lease, SIZE).build().expect("a frame");
-    publisher.publish(&frame).expect("published");
+    publisher.publish(&spoilt(&pool, 0, SIZE, 70)).expect("published");
     for peer in &peers {
         let complaint = peer.expect("bad");
         assert!(complaint.contains("page 70"), "{complaint}");

@@ -7,13 +7,10 @@ use std::time::Duration;
 
 use pagecast::remote::AllowList;
 use pagecast::verbs::{Transport, Verbs};
-use pagecast::{
-    BackingChoice, Description, Frame, FrameFlags, Pool, PoolOptions, Publisher, PublisherOptions,
-    RemoteOptions,
-};
+use pagecast::{BackingChoice, Pool, PoolOptions, Publisher, PublisherOptions, RemoteOptions};
 use pagecast_tests::peers::Peer;
 use pagecast_tests::testbed::{arrived, run};
-use pagecast_tests::{PAGE, Place, eventually, proc, skip, stamp, stamped};
+use pagecast_tests::{Place, eventually, proc, skip, spoilt, stamped};
 
 const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
@@ -118,14 +115,7 @@ fn a_wrong_page_is_noticed() {
     let (publisher, pool) = publisher(&format!("rdma://{OWN}:0"));
     let peer = subscriber(&addresses(&publisher)[0]);
     publisher.publish(&stamped(&pool, 0, SIZE)).expect("published");
-    let mut lease = pool.acquire(SIZE).expect("a buffer");
-    for (page, bytes) in lease.as_mut_slice()[..SIZE].chunks_mut(PAGE).enumerate() {
-        let right = stamp(1, page as u64 + u64::from(page == 200)).to_le_bytes();
-        bytes[..8].copy_from_slice(&right);
-    }
-    let description = Description { offset: Some(1), flags: FrameFlags::empty(), ..Description::default() };
-    let wrong = Frame::builder().describe(description).lease(lease, SIZE).build().expect("a frame");
-    publisher.publish(&wrong).expect("published");
+    publisher.publish(&spoilt(&pool, 1, SIZE, 200)).expect("published");
     let complaint = peer.expect("bad");
     assert!(complaint.contains("page 200"), "{complaint}");
 }

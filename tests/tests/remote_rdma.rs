@@ -9,13 +9,13 @@ use pagecast::ipc::wire::RefusalCode;
 use pagecast::remote::{AllowList, Identity};
 use pagecast::verbs::{Verbs, counters};
 use pagecast::{
-    BackingChoice, Description, Frame, FrameFlags, Pool, PoolOptions, Publisher, PublisherOptions, RecvError,
-    Relay, RelayOptions, RemoteOptions, Subscriber, SubscriberOptions,
+    BackingChoice, Pool, PoolOptions, Publisher, PublisherOptions, RecvError, Relay, RelayOptions,
+    RemoteOptions, Subscriber, SubscriberOptions,
 };
 use pagecast_tests::ids::Ids;
 use pagecast_tests::peers::Peer;
 use pagecast_tests::testbed::{OTHER, OWN, Trouble, run, testbed};
-use pagecast_tests::{PAGE, Place, eventually, proc, stamp, stamped};
+use pagecast_tests::{Place, eventually, proc, spoilt, stamped};
 
 const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
@@ -149,14 +149,7 @@ fn what_must_be_found_out_is_found_out() {
     eventually("its going is noticed", || publisher.subscribers() == 0);
     let by_rdma = subscriber(rdma);
     publisher.publish(&stamped(&pool, 1, SIZE)).expect("published");
-    let mut lease = pool.acquire(SIZE).expect("a buffer");
-    for (page, bytes) in lease.as_mut_slice()[..SIZE].chunks_mut(PAGE).enumerate() {
-        let right = stamp(2, page as u64 + u64::from(page == 700)).to_le_bytes();
-        bytes[..8].copy_from_slice(&right);
-    }
-    let description = Description { offset: Some(2), flags: FrameFlags::empty(), ..Description::default() };
-    let wrong = Frame::builder().describe(description).lease(lease, SIZE).build().expect("a frame");
-    publisher.publish(&wrong).expect("published");
+    publisher.publish(&spoilt(&pool, 2, SIZE, 700)).expect("published");
     let complaint = by_rdma.expect("bad");
     assert!(complaint.contains("page 700"), "{complaint}");
 }

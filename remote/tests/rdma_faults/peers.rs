@@ -32,6 +32,16 @@ impl False {
         meeting
     }
 
+    /// One frame has come, and nothing else; its bytes are these.
+    #[track_caller]
+    pub(crate) fn delivered(&self, expected: &[u8]) {
+        let [FromPublisher::Frame { room: Some(room), .. }] = &self.events[..] else { panic!("no frame") };
+        let mut content = vec![0; expected.len()];
+        let mapping = room.part.buffer().mapping().expect("mapped");
+        mapping.copy_to(room.part.offset(), &mut content).expect("within it");
+        assert!(content == expected);
+    }
+
     /// Before its hello.
     pub(crate) fn unmet() -> Self {
         let fake = Fake::new(&ADDRESSES);
@@ -113,11 +123,7 @@ fn who_writes_to_its_place_and_rings_once_delivers() {
     assert!(link.events.is_empty(), "bytes without a word about them are no frame");
     link.publisher.write(&region, SIZE as u32, place, Some(slot));
     link.steps();
-    let [FromPublisher::Frame { room: Some(room), .. }] = &link.events[..] else { panic!("no frame") };
-    let mut content = vec![0; SIZE];
-    let mapping = room.part.buffer().mapping().expect("mapped");
-    mapping.copy_to(room.part.offset(), &mut content).expect("within it");
-    assert!(content == bytes(1, SIZE));
+    link.delivered(&bytes(1, SIZE));
     drop((pages, region));
     link.leaves_nothing();
 }

@@ -6,6 +6,8 @@ mod cases;
 #[allow(dead_code, reason = "shared with the tests of other devices")]
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/devices.rs"]
+mod devices;
 #[path = "../common/pages.rs"]
 mod pages;
 mod support;

@@ -1,12 +1,11 @@
 //! Devices, and two ends that RDMA-CM connects.
 
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use pagecast_verbs::{Cm, CmError, Connection, Listener, Request, Standing, Timing, Verbs};
+use pagecast_verbs::{Cm, CmError, Connection, Listener, Request, Standing, Timing};
 
 use crate::common::{End, LONG, Scene, ends};
 
@@ -24,23 +23,7 @@ pub(crate) fn siw() -> Option<Scene> {
 /// The two devices of a network, or a skip.
 fn scene([a, b, c]: [u8; 3]) -> Option<Scene> {
     let addresses = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(a, b, c, last)));
-    let found = Verbs::open().map_err(|error| error.to_string()).and_then(|verbs| {
-        addresses
-            .iter()
-            .try_for_each(|address| verbs.device_for(*address).map(drop))
-            .map_err(|error| error.to_string())?;
-        Ok(verbs)
-    });
-    match found {
-        Ok(verbs) => Some(Scene { verbs, addresses, _alone: None }),
-        Err(why) => {
-            assert!(std::env::var_os("PAGECAST_TESTBED").is_none(), "the testbed must not skip: {why}");
-            let thread = std::thread::current();
-            let line = format!("\nSKIP: {}: {why}\n", thread.name().unwrap_or("?"));
-            std::io::stdout().write_all(line.as_bytes()).unwrap();
-            None
-        }
-    }
+    Scene::find(addresses, None)
 }
 
 /// Two ends and their connection.

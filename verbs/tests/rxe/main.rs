@@ -6,6 +6,8 @@
 mod cases;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/devices.rs"]
+mod devices;
 #[path = "../common/pages.rs"]
 mod pages;
 mod support;

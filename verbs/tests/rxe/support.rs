@@ -1,11 +1,8 @@
 //! The testbed's devices, and a look at them from outside.
 
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-
-use pagecast_verbs::Verbs;
 
 use crate::common::Scene;
 
@@ -18,23 +15,7 @@ pub(crate) const ADDRESSES: [IpAddr; 2] =
 pub(crate) fn testbed() -> Option<Scene> {
     static ONE: Mutex<()> = Mutex::new(());
     let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = Verbs::open().map_err(|error| error.to_string()).and_then(|verbs| {
-        ADDRESSES
-            .iter()
-            .try_for_each(|address| verbs.device_for(*address).map(drop))
-            .map_err(|error| error.to_string())?;
-        Ok(verbs)
-    });
-    match found {
-        Ok(verbs) => Some(Scene { verbs, addresses: ADDRESSES, _alone: Some(alone) }),
-        Err(why) => {
-            assert!(std::env::var_os("PAGECAST_TESTBED").is_none(), "the testbed must not skip: {why}");
-            let thread = std::thread::current();
-            let line = format!("\nSKIP: {}: {why}\n", thread.name().unwrap_or("?"));
-            std::io::stdout().write_all(line.as_bytes()).unwrap();
-            None
-        }
-    }
+    Scene::find(ADDRESSES, Some(alone))
 }
 
 /// A registration, as the kernel tells it.

@@ -41,7 +41,8 @@ impl Serve {
             crate::pipeline::init()?;
         }
         let mut camera = Camera::open(path, self.camera_options())?;
-        let publisher = Arc::new(Publisher::open(&self.uris()?, self.publisher_options()?)?);
+        let uri = self.uris()?;
+        let publisher = Arc::new(Publisher::open(&uri, self.publisher_options()?)?);
         camera.prepare(&publisher)?;
         let stop = publisher.clone();
         let _registration = signals::on_end(move || stop.set_flushing(true));
@@ -52,7 +53,6 @@ impl Serve {
         {
             note(format_args!("warning: the camera gives {}/{} pictures per second", got.0, got.1));
         }
-        let uri = self.uris()?;
         note(format_args!("serving {uri} (Ctrl-C ends); receive it with: pagecast recv {}", self.name));
         #[cfg(feature = "gstreamer")]
         let renditions = self.start_renditions()?;
