@@ -75,12 +75,13 @@ while read -r name limit title; do
   if [ -n "$only" ]; then case $only in *",$name,"*) ;; *) continue ;; esac; fi
   printf '\n== %s: %s\n' "$name" "$title"
   start=$SECONDS verdict=ok
-  run_stage "$name" "$limit" || { verdict=FAILED; failed="$failed $name"; }
+  run_stage "$name" "$limit" || { verdict=FAILED; failed="$failed $name"; echo "$name" >>"$LOGS/failed"; }
   done_stages=$((done_stages + 1))
   printf '== %s: %s in %d s (%s)\n' "$name" "$verdict" $((SECONDS - start)) "$LOGS/$name.log"
 done <<<"$STAGES"
 [ $done_stages -gt 0 ] || die "no such stage: ${only//,/ } (see --list)"
 
+scripts/failures.sh
 echo
 grep -h '^SKIP: ' "$LOGS"/*.log | sort | uniq -c | sed 's/^ *1 //' || true
 echo "test.sh: $done_stages stages in $SECONDS s, $(count 1) tests passed, $(count 2) failed," \
