@@ -8,7 +8,7 @@ use std::time::Duration;
 use pagecast_independent::{Failure, Frame, Hello, Link, Message};
 use pagecast_tests::{PAGE, Place, eventually, stamp};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Long enough to see that nothing more comes.
 const QUIET: Duration = Duration::from_millis(100);
 /// A picture's worth of pages, the last one not whole.
@@ -122,7 +122,10 @@ fn three_hundred_frames_arrive_whole_in_pages_that_are_used_again() {
         link.give_back(&[frame.record.id]).expect("given back");
     }
     assert_eq!(publisher.end(), 300);
-    assert!(inodes.len() <= 20 && inodes.len() == link.buffers(), "{} buffers", inodes.len());
+    // What it may hold, what may wait for it, the one in the producer's hands, and what it has just returned: the
+    // publisher's own thread may be stopped between taking that in and letting go of it.
+    let most = (2 * link.welcome.credits + link.welcome.mailbox) as usize + 1;
+    assert!(inodes.len() <= most && inodes.len() == link.buffers(), "{} buffers of {most}", inodes.len());
 }
 
 #[test]
