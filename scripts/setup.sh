@@ -9,7 +9,7 @@ packages="gcc g++ libc6-dev pkg-config gstreamer1.0-tools libgstreamer1.0-dev li
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
 test_packages="gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x ffmpeg git
   qemu-system-x86 qemu-system-common busybox-static kmod util-linux xz-utils zstd python3-minimal iproute2
-  rdma-core ibverbs-utils perftest rdmacm-utils libibverbs-dev librdmacm-dev v4l-utils libdrm-dev debootstrap
+  udev rdma-core ibverbs-utils perftest rdmacm-utils libibverbs-dev librdmacm-dev v4l-utils libdrm-dev debootstrap
   gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user iperf3 make"
 
 tests=0

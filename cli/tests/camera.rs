@@ -8,10 +8,11 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::process::{ChildStderr, Command, Stdio};
+use std::process::{ChildStderr, Command};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use common::nobody::{VIDEO, as_nobody};
 use common::{LIMIT, Place, Running, eventually, expect_code, finish, json, skip, stderr, stdout};
 use nix::sys::signal::Signal;
 use pagecast_tests::camera::{Camera, dma_bufs};
@@ -221,40 +222,6 @@ fn what_a_driver_does_not_export_is_copied_and_said() {
     let counts: Vec<u64> =
         last.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
     assert!(counts[0] > 0 && counts[0] == counts[1], "as many copies as frames: {last}");
-}
-
-/// Any user but root, and a group of its own.
-const NOBODY: u32 = 65_534;
-/// The group that cameras belong to.
-const VIDEO: u32 = 44;
-
-/// `pagecast ARGS` as nobody, with these further groups, without a capability and without a way to get one: what a
-/// container has that is given nothing but devices.
-fn as_nobody(place: &Place, groups: &str, args: &str) -> Command {
-    let own = place.path().join("pagecast-of-nobody");
-    if !own.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_pagecast"), &own).expect("a copy");
-        for path in [place.path().to_owned(), place.path().join("pagecast")] {
-            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).expect("chown");
-        }
-    }
-    let usual = place.command("");
-    let mut command = Command::new("setpriv");
-    let id = NOBODY.to_string();
-    command.args([
-        "--reuid",
-        &id,
-        "--regid",
-        &id,
-        groups,
-        "--bounding-set=-all",
-        "--inh-caps=-all",
-        "--no-new-privs",
-    ]);
-    command.arg(own).args(args.split_whitespace()).current_dir(place.path());
-    command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What the command's tests share: a private runtime folder, the command in it, and publishers.
 #![allow(dead_code, reason = "every test file uses its part")]
 
+pub(crate) mod nobody;
+
 use std::fs::DirBuilder;
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;

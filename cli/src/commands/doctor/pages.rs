@@ -87,7 +87,9 @@ pub(super) fn udmabuf() -> Check {
             return Check::warn(NAME, "/dev/udmabuf does not exist", remedy);
         }
         Err(error) => {
-            let remedy = format!("join the group that owns it (ls -l /dev/udmabuf), usually kvm; {purpose}");
+            let remedy = format!(
+                "join the group that owns it (ls -l /dev/udmabuf), usually kvm, or give it one by packaging/60-pagecast.rules; {purpose}"
+            );
             return Check::warn(NAME, format!("/dev/udmabuf: {error}"), remedy);
         }
     }
