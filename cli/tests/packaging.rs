@@ -47,7 +47,7 @@ fn the_udev_rules_let_a_group_make_dma_bufs_and_nobody_else() {
     let mut udevd = Command::new(UDEVD);
     udevd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let _udevd = Running::start(udevd);
-    // As the README has it; again until udevd listens.
+    // As the head of the rules has it; again until udevd listens.
     eventually("the nodes are the group's", || {
         let mut trigger = Command::new("udevadm");
         let _ = trigger.args(["trigger", "--subsystem-match=misc", "--subsystem-match=dma_heap"]).status();

@@ -12,7 +12,7 @@ use pagecast_ipc::wire::{
 
 use crate::remote::{Cause, Meter, Way};
 
-use super::{PublisherFault, RecvError, SubscriberOptions, role};
+use super::{PublisherFault, RecvError, SubscriberOptions};
 
 /// The first pause between two attempts; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -48,7 +48,7 @@ pub(super) struct Dialer {
 
 impl Dialer {
     pub(super) fn new(uri: Uri, text: &str, options: &SubscriberOptions) -> Result<Self, RecvError> {
-        let mut hello = Hello::new(role(options), &options.name);
+        let mut hello = Hello::new(options.role(), &options.name);
         hello.policy = options.policy;
         hello.credits = options.credits;
         hello.keep = options.keep;

@@ -5,6 +5,8 @@ mod asynchronous;
 mod connection;
 mod dial;
 mod link;
+mod message;
+mod options;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,181 +15,23 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use pagecast_ipc::policy::{Policy, Rate};
-use pagecast_ipc::socket::{ReceiveError, SocketError, Uri};
+use pagecast_ipc::socket::{ReceiveError, Uri};
 use pagecast_ipc::wire::limits::{MAX_EVENT_BYTES, MAX_NAME};
-use pagecast_ipc::wire::{Clock, Event, FaceSet, RefusalCode, Role, Sticky, ToPublisher, Welcome};
+use pagecast_ipc::wire::{Clock, Event, RefusalCode, ToPublisher, Welcome};
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::AsyncSubscriber;
 pub use connection::PublisherFault;
 pub(crate) use link::LinkState;
+pub use message::{Message, RecvError, SubscriberFigures};
+pub use options::SubscriberOptions;
 
 use crate::frame::Frame;
-use crate::latency::{Latency, LatencyFigures};
-use crate::pool::PoolOptions;
-use crate::remote::{Meter, RemoteFigures, RemoteOptions};
+use crate::latency::Latency;
+use crate::remote::Meter;
 use crate::stream::Stream;
 use connection::Connection;
 use dial::Dialer;
-
-/// How a subscriber wants to be served.
-#[derive(Clone, Debug)]
-pub struct SubscriberOptions {
-    /// The policy asked for; `None` leaves it to the publisher.
-    pub policy: Option<Policy>,
-    /// Credits asked for; `None` leaves it to the publisher.
-    pub credits: Option<u32>,
-    /// Frames it may keep for long without being called stuck.
-    pub keep: u32,
-    /// The most frames per second.
-    pub max_rate: Option<Rate>,
-    /// Of the frames that have arrived, only the newest is returned.
-    pub latest: bool,
-    /// Whether to wait for the publisher and to connect again when the link ends.
-    pub reconnect: bool,
-    /// The faces it can use.
-    pub faces: FaceSet,
-    /// Whether it takes any other, too, where the publisher has none of them: a camera has dma-bufs only.
-    pub any_face: bool,
-    /// What it calls itself, for people.
-    pub name: String,
-    /// Whether it wants frames at all.
-    pub observe: bool,
-    /// Pages for the frames of a publisher on another host.
-    pub pool: PoolOptions,
-    /// Who may come from other hosts where this end listens, and how.
-    pub remote: RemoteOptions,
-}
-
-impl Default for SubscriberOptions {
-    fn default() -> Self {
-        Self {
-            policy: None,
-            credits: None,
-            keep: 1,
-            max_rate: None,
-            latest: false,
-            reconnect: true,
-            faces: FaceSet::MEMORY,
-            any_face: true,
-            name: process_name(),
-            observe: false,
-            pool: PoolOptions::default(),
-            remote: RemoteOptions::default(),
-        }
-    }
-}
-
-fn process_name() -> String {
-    let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
-    name.trim_end().to_owned()
-}
-
-/// What arrives, in stream order.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Message {
-    /// The link stands; after an earlier [`Message::Disconnected`] this is another life of it.
-    Connected(Welcome),
-    /// A sticky value changed: caps, segment, tags.
-    Sticky(Sticky),
-    /// A frame.
-    Frame(Frame),
-    /// An event.
-    Event(Event),
-    /// The publisher's clock.
-    Clock(Clock),
-    /// The answer to [`Subscriber::query`], JSON.
-    Info(Vec<u8>),
-    /// The link ended, and is looked for again.
-    Disconnected(String),
-}
-
-/// Why nothing was received.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RecvError {
-    /// Nothing came in time.
-    #[error("nothing came in time")]
-    Timeout,
-    /// [`Subscriber::interrupt`] was called.
-    #[error("receiving was interrupted")]
-    Interrupted,
-    /// The publisher ended the link.
-    #[error("the publisher is gone")]
-    Closed,
-    /// The publisher does not want us.
-    #[error("the publisher refused: {text}")]
-    Refused {
-        /// Why.
-        code: RefusalCode,
-        /// Why, in words.
-        text: String,
-    },
-    /// Somebody is there but says nothing, and reconnecting is off.
-    #[error("the publisher did not answer within {seconds} seconds: is it stopped?")]
-    NoAnswer {
-        /// How long it had.
-        seconds: u64,
-    },
-    /// There is no publisher, and reconnecting is off.
-    #[error("cannot connect to {uri}: {source}")]
-    Connect {
-        /// Where.
-        uri: String,
-        /// Why.
-        source: SocketError,
-    },
-    /// There is no link to another host, or it was lost.
-    #[error("{uri}: {reason}")]
-    Remote {
-        /// Where.
-        uri: String,
-        /// Why.
-        reason: String,
-    },
-    /// The publisher broke the protocol: the peer is at fault.
-    #[error("the publisher is at fault: {0}")]
-    Fault(#[from] PublisherFault),
-    /// The socket failed.
-    #[error(transparent)]
-    Socket(ReceiveError),
-    /// The name of the publisher cannot be used.
-    #[error("{0}")]
-    Uri(String),
-    /// The asynchronous runtime cannot watch the link.
-    #[error("the runtime cannot watch the link: {0}")]
-    Runtime(String),
-}
-
-/// Figures of a subscriber, with the names that statistics have everywhere.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct SubscriberFigures {
-    /// Frames received.
-    pub frames: u64,
-    /// Frames missing between those received.
-    pub dropped: u64,
-    /// Bytes of the frames received.
-    pub bytes: u64,
-    /// How often the link was made again.
-    pub reconnects: u64,
-    /// This life of the link.
-    pub epoch: u32,
-    /// Publication to reception, microseconds.
-    pub latency_us: LatencyFigures,
-    /// By how much 99 of 100 latencies may be wrong, microseconds: 0 where both ends have one clock, `None` while it is
-    /// not known how the other host's clock stands. A latency that is less is unknown ([`latency::known`]).
-    ///
-    /// [`latency::known`]: crate::latency::known
-    pub uncertainty_us: Option<f64>,
-    /// How the publisher is reached, or was last; empty before.
-    pub transport: String,
-    /// Frames that it may hold; 0 while there is no link.
-    pub credits: u32,
-    /// The link to another host, or the last one.
-    pub remote: Option<RemoteFigures>,
-}
 
 /// Only the receiving thread has it, also while it waits.
 struct Receiver {
@@ -531,9 +375,4 @@ impl Drop for Subscriber {
             link.ask(ToPublisher::Bye);
         }
     }
-}
-
-/// The role that options ask for.
-fn role(options: &SubscriberOptions) -> Role {
-    if options.observe { Role::Observer } else { Role::Subscriber }
 }

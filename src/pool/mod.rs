@@ -1,23 +1,21 @@
 //! Buffers that are filled, published and used again.
 
+mod lease;
 mod sizes;
+mod state;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use pagecast_allocators::dma_buf::{CpuAccess, DEVICE_LIMIT, Direction, end_access};
 use pagecast_allocators::{
-    AccessError, AllocError, Backing, BackingChoice, BackingKind, Buffer, Fallback, HugetlbBacking, Wants,
-    WithFallback,
+    AllocError, Backing, BackingChoice, BackingKind, Buffer, Fallback, HugetlbBacking, Wants, WithFallback,
 };
 use pagecast_verbs::{Access, ProtectionDomain, RegisterError};
 
 use crate::registration::Registrar;
+pub use lease::Lease;
 use sizes::Sizes;
-
-/// How long a device may work on a buffer that was given back; then the pool lets go of it.
-const RESTING: Duration = DEVICE_LIMIT;
+use state::State;
 
 /// How long [`Pool::acquire_by`] sleeps between two looks at an exhausted pool.
 const RETRY: Duration = Duration::from_millis(1);
@@ -90,17 +88,6 @@ pub struct PoolFigures {
     pub allocated: u64,
     /// Registrations of its buffers with RDMA devices.
     pub registrations: u64,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    free: BTreeMap<usize, Vec<Arc<Buffer>>>,
-    free_bytes: u64,
-    /// Buffers that came back before devices were done with them, and when that was.
-    resting: Vec<(Arc<Buffer>, Instant)>,
-    total: u64,
-    buffers: usize,
-    allocated: u64,
 }
 
 struct Shared {
@@ -345,147 +332,5 @@ impl Pool {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Buffers that devices are done with are free again; those that took too long are no longer the pool's.
-    fn look_at_resting(&mut self, retired: &mut Vec<Arc<Buffer>>) {
-        for at in (0..self.resting.len()).rev() {
-            let (buffer, since) = &self.resting[at];
-            let (busy, late) = (buffer.is_in_devices(), since.elapsed() >= RESTING);
-            if busy && !late {
-                continue;
-            }
-            let (buffer, _) = self.resting.swap_remove(at);
-            if busy {
-                self.total -= buffer.size() as u64;
-                self.buffers -= 1;
-                retired.push(buffer);
-            } else {
-                self.put(buffer);
-            }
-        }
-    }
-
-    /// The best free buffer: of this class, else one not more than twice as large as needed.
-    fn take(&mut self, size: usize, footprint: usize) -> Option<Arc<Buffer>> {
-        let most = footprint.max(size.saturating_mul(2));
-        let (&class, _) = self.free.range(size..=most).next()?;
-        self.take_class(class)
-    }
-
-    /// The largest free buffer.
-    fn take_any(&mut self) -> Option<Arc<Buffer>> {
-        let (&class, _) = self.free.last_key_value()?;
-        let buffer = self.take_class(class)?;
-        self.total -= buffer.size() as u64;
-        self.buffers -= 1;
-        Some(buffer)
-    }
-
-    fn take_class(&mut self, class: usize) -> Option<Arc<Buffer>> {
-        let buffers = self.free.get_mut(&class)?;
-        let buffer = buffers.pop()?;
-        if buffers.is_empty() {
-            self.free.remove(&class);
-        }
-        self.free_bytes -= class as u64;
-        Some(buffer)
-    }
-
-    fn put(&mut self, buffer: Arc<Buffer>) {
-        self.free_bytes += buffer.size() as u64;
-        self.free.entry(buffer.size()).or_default().push(buffer);
-    }
-}
-
-/// A buffer that belongs to nobody else. Dropping it gives the buffer back to its pool.
-///
-/// The first access to the pages of a device's buffer tells the driver so (`DMA_BUF_IOCTL_SYNC`), and
-/// [`FrameBuilder::lease`](crate::FrameBuilder::lease) that the writing is over.
-#[derive(Debug)]
-pub struct Lease {
-    buffer: Option<Arc<Buffer>>,
-    home: Pool,
-    /// Whether a driver was told that the CPU writes.
-    writing: bool,
-}
-
-impl Lease {
-    /// The buffer.
-    pub fn buffer(&self) -> &Arc<Buffer> {
-        self.buffer.as_ref().expect("a lease has its buffer until it is dropped")
-    }
-
-    /// The pool it goes back to.
-    pub fn pool(&self) -> &Pool {
-        &self.home
-    }
-
-    /// Writes `bytes` at `offset`.
-    ///
-    /// # Errors
-    /// If they do not fit, or the driver does not let us.
-    pub fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), AccessError> {
-        self.begin_writing()?;
-        self.buffer().mapping().ok_or(AccessError::ReadOnly)?.copy_from(offset, bytes)
-    }
-
-    /// All bytes of the buffer; none while somebody else has it, in a frame that was not given back, or if a driver does
-    /// not let the CPU have it.
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        if Arc::strong_count(self.buffer()) > 1 || self.begin_writing().is_err() {
-            return &mut [];
-        }
-        let buffer = self.buffer();
-        let mapped = buffer.mapping().and_then(|map| Some((map.as_mut_ptr()?, map.len())));
-        let Some((start, len)) = mapped else { return &mut [] };
-        // SAFETY: the mapping lives as long as the buffer, which this lease keeps. Nobody else in this
-        // process has the buffer (counted above; weak references are only ever counted, and a new strong
-        // one would have to come from this lease, which is borrowed exclusively). Subscribers of earlier
-        // frames in it have given them back, or were cut off and can only read.
-        unsafe { std::slice::from_raw_parts_mut(start, len) }
-    }
-
-    /// Tells the driver, if there is one, that the CPU is going to write. Ordinary pages need no word.
-    fn begin_writing(&mut self) -> Result<(), AccessError> {
-        if self.writing {
-            return Ok(());
-        }
-        let Some(fd) = self.buffer().mapped_dma_buf() else { return Ok(()) };
-        CpuAccess::begin(fd, Direction::Write).map_err(AccessError::Device)?.keep_open();
-        self.writing = true;
-        Ok(())
-    }
-
-    /// Tells the driver that the CPU has written what it wanted, so that devices see it. [`FrameBuilder::lease`] does
-    /// this; who passes the buffer on in another way must.
-    ///
-    /// [`FrameBuilder::lease`]: crate::FrameBuilder::lease
-    pub fn end_writing(&mut self) {
-        if std::mem::take(&mut self.writing)
-            && let Some(fd) = self.buffer().mapped_dma_buf()
-            && let Err(error) = end_access(fd, Direction::Write)
-        {
-            tracing::warn!(%error, "a driver did not take in what was written");
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.end_writing();
-        let Some(buffer) = self.buffer.take() else { return };
-        let rests = buffer.is_in_devices();
-        let mut state = self.home.state();
-        if buffer.is_spent() {
-            state.total -= buffer.size() as u64;
-            state.buffers -= 1;
-        } else if rests {
-            state.resting.push((buffer, Instant::now()));
-        } else {
-            state.put(buffer);
-        }
     }
 }
