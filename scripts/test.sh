@@ -16,7 +16,7 @@ DEBIAN13_ROOT=${DEBIAN13_ROOT:-$HOME/.cache/debian13-root}
 STAGES="
 workspace 2700 unit, integration and documentation tests of all crates
 features  1200 the library with tokio, the command without GStreamer
-testbed   1500 the suite in a guest with udmabuf, hugepages and RDMA
+testbed   2400 the suite in a guest with udmabuf, hugepages and RDMA
 miri      1200 Miri on wire, ledger and budget
 fuzz      1500 each fuzz target for a bounded time
 debian13  1800 the plug-in with GStreamer 1.26
