@@ -47,31 +47,40 @@ stage_features() {
   return $rc
 }
 
-# test_binary PACKAGE TARGET[,OPTION…]: builds it and prints its path.
+# test_binary PACKAGE TARGET[,OPTION…] [RUNNER…]: builds it (with RUNNER before cargo) and prints its path.
 test_binary() {
+  local package=$1 target=$2
+  shift 2
   # shellcheck disable=SC2086 # a list of words
-  cargo test --no-run --message-format=json-render-diagnostics -p "$1" ${2//,/ } </dev/null |
+  "$@" cargo test --no-run --message-format=json-render-diagnostics -p "$package" ${target//,/ } </dev/null |
     grep '"profile":{[^}]*"test":true' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
 }
 
+# in_guest MIN SECONDS OPTIONS BINARY…: runs a test binary there; at least MIN tests must pass, and none may skip.
+in_guest() {
+  local min=$1 seconds=$2 options=$3 log=$LOGS/guest.part rc=0
+  shift 3
+  # shellcheck disable=SC2086 # a list of words
+  testbed/run -t "$seconds" $options -- "$@" </dev/null 2>&1 | tee "$log" || { echo "$* failed in the guest"; rc=1; }
+  at_least "$min" "$log" || rc=1
+  ! grep '^SKIP: ' "$log" || { echo "a skip in the guest is a failure"; rc=1; }
+  rm -f "$log"
+  return $rc
+}
+
 stage_testbed() {
-  local package target min seconds options filters binary rc=0 ran=0 log
+  local package target min seconds options filters binary rc=0 ran=0
   can_be_root || skip testbed "it needs root (file server, mount namespace)"
-  log=$LOGS/testbed.part
   while read -r package target min seconds options filters; do
     case $package in '' | '#'*) continue ;; esac
     binary=$(test_binary "$package" "$target")
     [ -x "$binary" ] || { echo "$package $target: no such test binary"; rc=1; continue; }
     [ "$options" != - ] || options=
     echo "-- in the guest: $package $target $filters"
-    # shellcheck disable=SC2086 # options and filters are lists of words
-    testbed/run -t "$seconds" ${options//,/ } -- "$binary" $filters </dev/null 2>&1 | tee "$log" ||
-      { echo "$package $target failed in the guest"; rc=1; }
-    at_least "$min" "$log" || rc=1
-    ! grep '^SKIP: ' "$log" || { echo "a skip in the guest is a failure"; rc=1; }
+    # shellcheck disable=SC2086 # a list of words
+    in_guest "$min" "$seconds" "${options//,/ }" "$binary" $filters || rc=1
     ran=$((ran + 1))
   done <testbed/suite
-  rm -f "$log"
   [ $ran -gt 0 ] || echo "the suite is empty"
   return $rc
 }
@@ -154,16 +163,27 @@ stage_aarch64() {
   return $rc
 }
 
+# Test targets of the plug-in, and how many tests must run there at least.
+DEBIAN13_IN_GUEST="src_dma_buf 6
+src_dma_drm 5"
+
 stage_debian13() {
-  local rc=0
+  local rc=0 target min binary in_root
   [ -f gst/Cargo.toml ] && has_member gst-plugin-pagecast || return 0
   can_be_root || skip debian13 "it needs root (debootstrap, chroot)"
   as_root testbed/debian13-root make "$DEBIAN13_ROOT" || skip debian13 "the Debian 13 root cannot be made"
-  as_root testbed/debian13-root run "$DEBIAN13_ROOT" -- env CARGO_TARGET_DIR="$TARGET/debian13" \
-    cargo test -p gst-plugin-pagecast --features v1_26 --no-fail-fast 2>&1 |
+  in_root=(as_root testbed/debian13-root run "$DEBIAN13_ROOT" -- env CARGO_TARGET_DIR="$TARGET/debian13")
+  "${in_root[@]}" cargo test -p gst-plugin-pagecast --features v1_26 --no-fail-fast 2>&1 |
     tee "$LOGS/debian13.part" || rc=1
   at_least 1 "$LOGS/debian13.part" || rc=1
   rm -f "$LOGS/debian13.part"
+  # What needs dma-bufs: in the guest, and there inside that root.
+  while read -r target min; do
+    binary=$(test_binary gst-plugin-pagecast "--test=$target,--features=v1_26" "${in_root[@]}")
+    [ -x "$binary" ] || { echo "$target: no such test binary"; rc=1; continue; }
+    echo "-- in the guest, in the Debian 13 root: $target"
+    in_guest "$min" 180 "" env D13_SHARE=/tmp testbed/debian13-root run "$DEBIAN13_ROOT" -- "$binary" || rc=1
+  done <<<"$DEBIAN13_IN_GUEST"
   # not root's, where sudo made it
   [ "$(id -u)" = 0 ] || as_root chown -R "$(id -u)" "$TARGET/debian13"
   return $rc

@@ -66,7 +66,7 @@ pub mod subscriber;
 
 pub use frame::{
     Description, DrmFourcc, DrmModifier, Evicted, FenceError, Frame, FrameBuilder, FrameError, Picture,
-    PictureError, PicturePlane, PlaneView, ReadError, ReadGuard, Segment,
+    PictureError, PicturePlane, Pixels, PlaneView, ReadError, ReadGuard, Segment,
 };
 pub use pool::{Lease, Pool, PoolError, PoolOptions};
 pub use publisher::{Hooks, Info, PublishError, Publisher, PublisherOptions};

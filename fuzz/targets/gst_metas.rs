@@ -23,7 +23,7 @@ fuzz_target!(init: { pagecast_fuzz::start_gstreamer() }, |data: &[u8]| {
     let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Nv12, 64, 48).build().expect("NV12");
     let mut buffer = gst::Buffer::with_size(info.size()).expect("memory");
     let buffer = buffer.get_mut().expect("a new buffer");
-    metas::incoming(&description, Some(&info), buffer, |_| ());
+    metas::incoming(&description, metas::Video::Lines(&info), buffer, |_| ());
     let mut again = Description::default();
     metas::outgoing(buffer, &mut again, |_| ());
     // what was accepted as a picture can be mapped

@@ -3,6 +3,7 @@
 mod fences;
 mod guard;
 mod picture;
+mod pixels;
 
 use std::any::Any;
 use std::fmt;
@@ -22,6 +23,7 @@ pub use fences::FenceError;
 pub(crate) use fences::Progress;
 pub use guard::{Evicted, ReadGuard};
 pub use picture::{Picture, PictureError, PicturePlane};
+pub use pixels::Pixels;
 
 use fences::Fences;
 

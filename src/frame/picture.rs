@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use drm_fourcc::{DrmFourcc, DrmModifier};
 use pagecast_allocators::FaceKind;
 
-use super::{Frame, Segment};
+use super::{Frame, Pixels, Segment};
 
 /// A picture in dma-bufs. Each API asks for the same values under names of its own:
 ///
@@ -75,74 +75,6 @@ pub enum PictureError {
     Unknown(String),
 }
 
-/// What the caps say of the pixels.
-fn pixels(caps: &str) -> Result<(DrmFourcc, DrmModifier), PictureError> {
-    if let Some(format) = field(caps, "drm-format") {
-        let unknown = || PictureError::Unknown(format.to_owned());
-        let (code, modifier) =
-            format.split_once(':').map_or((format, None), |(code, number)| (code, Some(number)));
-        let number = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
-        let modifier = match modifier {
-            Some(text) => DrmModifier::from(number(text).ok_or_else(unknown)?),
-            None => DrmModifier::Linear,
-        };
-        let code: [u8; 4] = format!("{code:<4}").into_bytes().try_into().map_err(|_| unknown())?;
-        let fourcc = DrmFourcc::try_from(u32::from_le_bytes(code)).map_err(|_| unknown())?;
-        return Ok((fourcc, modifier));
-    }
-    let format = field(caps, "format").ok_or_else(|| PictureError::NoFormat { caps: caps.to_owned() })?;
-    let known = FORMATS.iter().find(|(name, _)| *name == format);
-    let (_, fourcc) = known.ok_or_else(|| PictureError::Unknown(format.to_owned()))?;
-    Ok((*fourcc, DrmModifier::Linear))
-}
-
-/// The value of a field of caps: `name=value` or `name=(type)value`, perhaps in quotes.
-fn field<'a>(caps: &'a str, name: &str) -> Option<&'a str> {
-    let fields = caps.split([',', ';']).filter_map(|field| field.split_once('='));
-    let (_, value) = fields.into_iter().find(|(key, _)| key.trim() == name)?;
-    let value = value.trim();
-    let value = match value.strip_prefix('(').and_then(|typed| typed.split_once(')')) {
-        Some((_, value)) => value.trim(),
-        None => value,
-    };
-    Some(value.trim_matches('"')).filter(|value| !value.is_empty())
-}
-
-/// Formats of raw video by their names in caps. GStreamer names components in the order of bytes, DRM in that of a little-endian number.
-const FORMATS: &[(&str, DrmFourcc)] = &[
-    ("YUY2", DrmFourcc::Yuyv),
-    ("YVYU", DrmFourcc::Yvyu),
-    ("UYVY", DrmFourcc::Uyvy),
-    ("VYUY", DrmFourcc::Vyuy),
-    ("NV12", DrmFourcc::Nv12),
-    ("NV21", DrmFourcc::Nv21),
-    ("NV16", DrmFourcc::Nv16),
-    ("NV61", DrmFourcc::Nv61),
-    ("NV24", DrmFourcc::Nv24),
-    ("YUV9", DrmFourcc::Yuv410),
-    ("YVU9", DrmFourcc::Yvu410),
-    ("Y41B", DrmFourcc::Yuv411),
-    ("I420", DrmFourcc::Yuv420),
-    ("YV12", DrmFourcc::Yvu420),
-    ("Y42B", DrmFourcc::Yuv422),
-    ("Y444", DrmFourcc::Yuv444),
-    ("P010_10LE", DrmFourcc::P010),
-    ("GRAY8", DrmFourcc::R8),
-    ("GRAY16_LE", DrmFourcc::R16),
-    ("RGB16", DrmFourcc::Rgb565),
-    ("BGR16", DrmFourcc::Bgr565),
-    ("RGB", DrmFourcc::Bgr888),
-    ("BGR", DrmFourcc::Rgb888),
-    ("RGBA", DrmFourcc::Abgr8888),
-    ("RGBx", DrmFourcc::Xbgr8888),
-    ("BGRA", DrmFourcc::Argb8888),
-    ("BGRx", DrmFourcc::Xrgb8888),
-    ("ARGB", DrmFourcc::Bgra8888),
-    ("xRGB", DrmFourcc::Bgrx8888),
-    ("ABGR", DrmFourcc::Rgba8888),
-    ("xBGR", DrmFourcc::Rgbx8888),
-];
-
 impl Frame {
     /// The frame as importers of dma-bufs need it.
     ///
@@ -153,7 +85,7 @@ impl Frame {
         if said.planes.is_empty() || said.width == 0 || said.height == 0 {
             return Err(PictureError::NoLayout);
         }
-        let (fourcc, modifier) = pixels(self.caps().unwrap_or_default())?;
+        let Pixels { fourcc, modifier } = Pixels::of_caps(self.caps().unwrap_or_default())?;
         let mut planes = Vec::with_capacity(said.planes.len());
         for (at, plane) in said.planes.iter().enumerate() {
             let (Segment { buffer, offset, length }, within) =
@@ -175,29 +107,5 @@ impl Frame {
             });
         }
         Ok(Picture { width: said.width, height: said.height, fourcc, modifier, planes })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pixels_are_read_from_caps() {
-        let linear = |caps: &str| pixels(caps).map(|(fourcc, modifier)| (fourcc, u64::from(modifier)));
-        let raw = "video/x-raw, format=(string)NV12, width=(int)640, framerate=(fraction)30/1";
-        assert_eq!(linear(raw), Ok((DrmFourcc::Nv12, 0)));
-        assert_eq!(linear("video/x-raw,width=8,format=BGRx"), Ok((DrmFourcc::Xrgb8888, 0)));
-        let tiled =
-            "video/x-raw(memory:DMABuf), format=(string)DMA_DRM, drm-format=(string)NV12:0x0100000000000002";
-        assert_eq!(linear(tiled), Ok((DrmFourcc::Nv12, 0x0100_0000_0000_0002)));
-        assert_eq!(linear("video/x-raw, drm-format=\"R8\""), Ok((DrmFourcc::R8, 0)));
-        for unknown in ["video/x-raw, format=v210", "video/x-raw, drm-format=ZZZZZ", "a, drm-format=NV12:7"] {
-            assert!(matches!(pixels(unknown), Err(PictureError::Unknown(_))), "{unknown}");
-        }
-        for none in ["", "application/x-test", "video/x-raw, format=, width=3", "video/x-raw, informat=NV12"]
-        {
-            assert!(matches!(pixels(none), Err(PictureError::NoFormat { .. })), "{none}");
-        }
     }
 }

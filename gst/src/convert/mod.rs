@@ -16,6 +16,7 @@
 pub mod events;
 pub mod flags;
 pub mod metas;
+pub(crate) mod pixels;
 mod raw;
 pub mod request;
 mod segment;

@@ -102,10 +102,10 @@ fn received_memory_cannot_be_written_and_gives_its_frame_back() {
     let buffer = lease.buffer().clone();
     let frame = Frame::builder().segment(buffer.clone(), 0, 4).segment(buffer, 1, 3).owner(lease).build();
     let frame = frame.unwrap();
-    let first = ReceivedMemory::wrap(&frame, 0).unwrap();
-    let second = ReceivedMemory::wrap(&frame, 1).unwrap();
+    let first = ReceivedMemory::wrap(&frame, 0, pagecast::FaceKind::Memory).unwrap();
+    let second = ReceivedMemory::wrap(&frame, 1, pagecast::FaceKind::Memory).unwrap();
     assert_ne!(first.as_ptr(), second.as_ptr());
-    assert!(ReceivedMemory::wrap(&frame, 2).is_none());
+    assert!(ReceivedMemory::wrap(&frame, 2, pagecast::FaceKind::Memory).is_none());
     assert_eq!(second.map_readable().unwrap().as_slice(), b"age");
     let mut buffer = gst::Buffer::new();
     buffer.get_mut().unwrap().append_memory(first);
@@ -212,6 +212,6 @@ fn a_copy_of_a_page_is_a_page() {
     // A received page is copied to ordinary memory.
     let lease = pool.acquire(4096).unwrap();
     let frame = Frame::builder().lease(lease, 4096).build().unwrap();
-    let received = ReceivedMemory::wrap(&frame, 0).unwrap();
+    let received = ReceivedMemory::wrap(&frame, 0, pagecast::FaceKind::Memory).unwrap();
     assert!(find(&received.copy()).is_none());
 }

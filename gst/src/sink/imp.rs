@@ -14,7 +14,7 @@ use pagecast::{Event, FaceKind, Hooks, Pool, Publisher};
 use super::running::{NotPublished, Running};
 use super::settings::{self, Settings};
 use super::{stats, upstream};
-use crate::convert::request;
+use crate::convert::{pixels, request};
 use crate::pool::PagePool;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -260,6 +260,10 @@ impl PagecastSink {
     fn offer(&self, running: &Running, query: &mut gst::query::Allocation) {
         let (Some(caps), need_pool) = query.get_owned() else { return };
         let Some(structure) = caps.structure(0) else { return };
+        if caps.features(0).is_some_and(|features| features.contains(pixels::DMA_BUF)) {
+            // Who makes dma-bufs has memory of its own; how it lies there is told on.
+            return query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        }
         let plain = caps.features(0).is_none_or(|features| {
             features.is_equal(gst::CapsFeatures::new([gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY]).as_ref())
         });

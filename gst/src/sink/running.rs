@@ -13,6 +13,7 @@ use super::settings::Settings;
 use super::times::Clocks;
 use super::{PagecastSink, frame};
 use crate::convert::events::{self, Outgoing};
+use crate::convert::pixels;
 use crate::memory::{Page, PoolAllocator};
 
 /// How long the last frames may take to be fetched and given back when the stream ended.
@@ -187,9 +188,7 @@ impl Running {
         let name = caps.structure(0).map_or("", |structure| structure.name().as_str());
         self.foreign.forget();
         let mut format = self.format();
-        format.video = VideoInfo::from_caps(caps)
-            .ok()
-            .filter(|info| name == "video/x-raw" && info.format() != gst_video::VideoFormat::Encoded);
+        format.video = pixels::info(caps);
         format.raw = name.ends_with("/x-raw");
     }
 

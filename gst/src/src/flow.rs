@@ -8,7 +8,7 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use pagecast::clock::monotonic_ns;
 use pagecast::ipc::wire::{RefusalCode, Welcome};
-use pagecast::{FaceSet, Frame, FrameFlags, Message, RecvError, Times};
+use pagecast::{FaceKind, FaceSet, Frame, FrameFlags, Message, RecvError, Times};
 
 use super::imp::{CAT, PagecastSrc, lock};
 use super::layout::Layout;
@@ -44,13 +44,19 @@ pub(super) struct Flow {
     last: Option<u64>,
     frames: u64,
     pub(super) layout: Layout,
-    /// Whether the publisher gives dma-bufs as such.
+    /// Whether the publisher gives dma-bufs.
+    pub(super) has_dma_bufs: bool,
+    /// Whether downstream was told to expect dma-bufs.
     pub(super) dma_buf: bool,
+    /// Whether the link was asked for dma-bufs first, for downstream's sake.
+    pub(super) asked_for_dma_bufs: bool,
+    /// The publisher's, as they came.
+    pub(super) caps: Option<gst::Caps>,
 }
 
 impl Flow {
-    pub(super) fn new(stamped: bool) -> Self {
-        Self { stamped, segment_due: true, ..Self::default() }
+    pub(super) fn new(stamped: bool, dma_bufs: bool) -> Self {
+        Self { stamped, segment_due: true, asked_for_dma_bufs: dma_bufs, ..Self::default() }
     }
 
     /// Whether times are made here, so that the publisher's segment says nothing of them.
@@ -77,7 +83,7 @@ impl PagecastSrc {
 
     fn take(&self, flow: &mut Flow, message: Message) -> Result<Option<gst::Buffer>, gst::FlowError> {
         match message {
-            Message::Frame(frame) => return self.frame(flow, &frame).map(Some),
+            Message::Frame(frame) => return self.frame(flow, &frame),
             Message::Connected(welcome) => self.connected(flow, &welcome)?,
             Message::Sticky(sticky) => match events::sticky(&sticky.name, &sticky.data) {
                 Some(event) => self.sticky(flow, event)?,
@@ -108,7 +114,9 @@ impl PagecastSrc {
             return Err(self.element_error(gst::ResourceError::OpenRead, text.to_owned()));
         }
         flow.live = settings.is_live.unwrap_or(welcome.live);
+        flow.has_dma_bufs = dma_buf;
         flow.dma_buf = dma_buf && settings.face == AskedFace::DmaBuf;
+        flow.caps = None;
         flow.timeline.forget_publisher();
         flow.course.restart();
         flow.segment = None;
@@ -167,8 +175,12 @@ impl PagecastSrc {
         Err(self.element_error(kind, format!("{error}: {}", remedy(error))))
     }
 
-    fn frame(&self, flow: &mut Flow, frame: &Frame) -> Result<gst::Buffer, gst::FlowError> {
+    /// The buffer that a frame makes; `None` if the link is asked for anew instead.
+    fn frame(&self, flow: &mut Flow, frame: &Frame) -> Result<Option<gst::Buffer>, gst::FlowError> {
         self.ensure_started(flow);
+        if !self.fits_caps(flow, frame)? {
+            return Ok(None);
+        }
         let mut buffer = self.buffer_of(flow, frame)?;
         let times = &frame.description().times;
         self.look_for_life(flow, times);
@@ -204,7 +216,7 @@ impl PagecastSrc {
         flow.frames += 1;
         flow.segment_sent = true;
         self.figures.count_frame(frame.access().as_str());
-        Ok(buffer)
+        Ok(Some(buffer))
     }
 
     /// A sink may find out only with its first frames that its pipeline is live, after it has greeted us.
@@ -223,12 +235,10 @@ impl PagecastSrc {
 
     fn buffer_of(&self, flow: &mut Flow, frame: &Frame) -> Result<gst::Buffer, gst::FlowError> {
         let lost = |name: &str| gst::warning!(CAT, imp = self, "{name} cannot be read here");
-        let buffer = receive::buffer(frame, flow.layout.video(), lost).map_err(|error| {
+        let wanted = if flow.dma_buf { FaceKind::DmaBuf } else { FaceKind::Memory };
+        let buffer = receive::buffer(frame, wanted, flow.layout.video(), lost).map_err(|error| {
             self.element_error(gst::ResourceError::Read, format!("a frame cannot be used: {error}"))
         })?;
-        if self.figures.take_layout_unknown() {
-            flow.layout.ask(self.obj().src_pad());
-        }
         match flow.layout.adapt(&buffer) {
             None => Ok(buffer),
             Some(Ok(copy)) => {
@@ -292,7 +302,7 @@ impl PagecastSrc {
         playing.unwrap_or_else(|| self.obj().start_time().map_or(0, gst::ClockTime::nseconds))
     }
 
-    pub(super) fn element_error(&self, kind: gst::ResourceError, text: String) -> gst::FlowError {
+    pub(super) fn element_error(&self, kind: impl gst::MessageErrorDomain, text: String) -> gst::FlowError {
         gst::error!(CAT, imp = self, "{text}");
         self.post_error_message(gst::error_msg!(kind, ("{text}")));
         gst::FlowError::Error

@@ -12,7 +12,8 @@ use gst_base::subclass::prelude::*;
 use super::figures::Figures;
 use super::flow::Flow;
 use super::link::Link;
-use super::settings::{self, Settings};
+use super::offers;
+use super::settings::{self, AskedFace, Settings};
 use crate::convert::request;
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -121,9 +122,11 @@ impl ElementImpl for PagecastSrc {
 impl BaseSrcImpl for PagecastSrc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         self.figures.reset();
-        *lock(&self.flow) = Flow::new(self.obj().does_timestamp());
+        let obj = self.obj();
         let settings = lock(&self.settings).clone();
-        self.link.open(&settings, &self.obj().name())
+        let dma_bufs = settings.face == AskedFace::Auto && offers::prefers_dma_bufs(obj.src_pad());
+        *lock(&self.flow) = Flow::new(obj.does_timestamp(), dma_bufs);
+        self.link.open(&settings, &obj.name(), dma_bufs)
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {

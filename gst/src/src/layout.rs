@@ -5,11 +5,15 @@ use gst::glib;
 use gst::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo, VideoMeta};
 
+use crate::convert::metas::Video;
+use crate::convert::pixels;
+
 /// What is known of the layout that downstream expects.
 #[derive(Default)]
 pub(super) struct Layout {
-    /// Of raw video.
+    /// Of raw video in lines.
     info: Option<VideoInfo>,
+    opaque: bool,
     /// Whether the processor may read it.
     plain: bool,
     takes_meta: bool,
@@ -26,14 +30,18 @@ impl Layout {
     pub(super) fn set_caps(&mut self, caps: &gst::Caps) {
         let system = gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY;
         self.plain = caps.features(0).is_none_or(|features| features.contains(system));
-        let raw = caps.structure(0).is_some_and(|structure| structure.name() == "video/x-raw");
-        self.info = if raw { VideoInfo::from_caps(caps).ok() } else { None };
+        self.info = pixels::info(caps);
+        self.opaque = pixels::is_opaque(caps);
         self.forget_pool();
     }
 
     /// What the caps say of raw video.
-    pub(super) fn video(&self) -> Option<&VideoInfo> {
-        self.info.as_ref()
+    pub(super) fn video(&self) -> Video<'_> {
+        match &self.info {
+            Some(info) => Video::Lines(info),
+            None if self.opaque => Video::Opaque,
+            None => Video::Unknown,
+        }
     }
 
     /// Asks downstream whether it takes `GstVideoMeta`.

@@ -21,12 +21,17 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Makes a subscriber; it connects when it first receives.
-    pub(super) fn open(&self, settings: &Settings, name: &str) -> Result<(), gst::ErrorMessage> {
+    /// Makes a subscriber, which asks for dma-bufs first if that is wanted; it connects when it first receives.
+    pub(super) fn open(
+        &self,
+        settings: &Settings,
+        name: &str,
+        dma_bufs: bool,
+    ) -> Result<(), gst::ErrorMessage> {
         let wrong = |text: String| gst::error_msg!(gst::ResourceError::Settings, ("{text}"));
         let uri = settings.address().map_err(wrong)?;
         let remote = settings.remote().map_err(wrong)?;
-        let subscriber = Subscriber::open(&uri, settings.options(name, remote));
+        let subscriber = Subscriber::open(&uri, settings.options(name, remote, dma_bufs));
         let subscriber = subscriber.map_err(|error| wrong(error.to_string()))?;
         let mut slot = lock(&self.subscriber);
         if self.interrupted.load(Ordering::SeqCst) {

@@ -26,6 +26,15 @@
 //! `is-live` says which of the two it is; while it is not set, the publisher's word counts. `do-timestamp`
 //! replaces all times by those of arrival.
 //!
+//! # Faces
+//!
+//! Downstream decides (`face=auto`): memory that only the publisher can write, or dma-bufs where downstream names
+//! `memory:DMABuf` before system memory, takes nothing else, or the publisher has nothing else. The same picture goes by
+//! three names: `format=NV12`; `memory:DMABuf` with `format=NV12`; and from GStreamer 1.24 on `memory:DMABuf` with
+//! `format=DMA_DRM` and `drm-format=NV12`. The first that downstream takes is used. Pixels that do not lie line by line have
+//! only the last, with their modifier: it comes as the publisher said it, and who cannot take it gets an error that names
+//! it and what would be taken.
+//!
 //! # Messages
 //!
 //! `pagecast-connected` (uri, publisher, epoch, live, policy, credits) and `pagecast-disconnected` (uri,
@@ -33,11 +42,13 @@
 //! without a word (it was killed) and the source does not wait for another (`reconnect=false`): then the end of
 //! the stream, which the source sends so that downstream can finish its work, is not the publisher's. A frame before which others were lost has the flag DISCONT.
 
+mod caps;
 mod figures;
 mod flow;
 mod imp;
 mod layout;
 mod link;
+mod offers;
 mod receive;
 mod settings;
 mod stream;

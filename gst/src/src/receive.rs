@@ -1,15 +1,17 @@
 //! A received frame as a buffer.
 
-use gst_video::VideoInfo;
-use pagecast::Frame;
+use pagecast::{FaceKind, Frame};
 
-use crate::convert::{flags, metas};
+use crate::convert::flags;
+use crate::convert::metas::{self, Video};
 use crate::memory::ReceivedMemory;
 
-/// The buffer that a frame makes, with the publisher's times.
+/// The buffer that a frame makes, with the publisher's times. Its memories are dma-bufs if the frame has them so and they
+/// are `wanted`.
 pub(super) fn buffer(
     frame: &Frame,
-    video: Option<&VideoInfo>,
+    wanted: FaceKind,
+    video: Video<'_>,
     lost: impl FnMut(&str),
 ) -> Result<gst::Buffer, gst::glib::BoolError> {
     let description = frame.description();
@@ -17,7 +19,7 @@ pub(super) fn buffer(
     let mut buffer = gst::Buffer::new();
     let out = buffer.make_mut();
     for index in 0..frame.segments().len() {
-        let memory = ReceivedMemory::wrap(frame, index);
+        let memory = ReceivedMemory::wrap(frame, index, wanted);
         out.append_memory(memory.ok_or_else(|| gst::glib::bool_error!("its pages have no usable face"))?);
     }
     out.set_flags(flags::to_buffer(description.flags));

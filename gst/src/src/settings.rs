@@ -51,15 +51,18 @@ impl AskedPolicy {
 #[enum_type(name = "GstPagecastSrcFace")]
 #[repr(i32)]
 pub enum AskedFace {
-    /// Memory, and dma-bufs only where the publisher has nothing else.
+    /// dma-bufs where downstream prefers them or takes nothing else, or the publisher has nothing else; else memory.
     #[default]
-    #[enum_value(name = "memory, or dma-buf where the publisher has nothing else", nick = "auto")]
+    #[enum_value(
+        name = "dma-buf where downstream prefers it or the publisher has nothing else; else memory",
+        nick = "auto"
+    )]
     Auto,
     /// Sealed memory that only the publisher can write.
     #[enum_value(name = "Memory that only the publisher can write", nick = "memory")]
     Memory,
     /// dma-bufs, for elements that import them.
-    #[enum_value(name = "dma-buf, for elements that import it (caps have memory:DMABuf)", nick = "dma-buf")]
+    #[enum_value(name = "dma-buf, for elements that import it", nick = "dma-buf")]
     DmaBuf,
 }
 
@@ -162,14 +165,14 @@ impl Settings {
     }
 
     /// What the publisher is asked for.
-    pub(super) fn options(&self, name: &str, remote: RemoteOptions) -> SubscriberOptions {
+    pub(super) fn options(&self, name: &str, remote: RemoteOptions, dma_bufs: bool) -> SubscriberOptions {
         SubscriberOptions {
             policy: self.policy.policy(),
             credits: (self.credits > 0).then_some(self.credits),
             max_rate: self.rate(),
             latest: self.latest,
             reconnect: self.reconnect,
-            faces: self.faces(),
+            faces: self.faces(dma_bufs),
             any_face: self.face == AskedFace::Auto,
             name: format!("{}/{name}", SubscriberOptions::default().name),
             pool: PoolOptions { limit: self.pool_limit, ..PoolOptions::default() },
@@ -179,8 +182,9 @@ impl Settings {
     }
 
     /// The faces that are asked for first.
-    fn faces(&self) -> FaceSet {
+    fn faces(&self, dma_bufs: bool) -> FaceSet {
         match self.face {
+            AskedFace::Auto if dma_bufs => FaceSet::DMA_BUF,
             AskedFace::Auto | AskedFace::Memory => FaceSet::MEMORY,
             AskedFace::DmaBuf => FaceSet::DMA_BUF,
         }

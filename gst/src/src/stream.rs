@@ -12,14 +12,14 @@ use pagecast::clock::monotonic_ns;
 use super::flow::Flow;
 use super::imp::{CAT, PagecastSrc};
 
-const DMA_BUF: &str = "memory:DMABuf";
-const SYSTEM: &str = "memory:SystemMemory";
-
 impl PagecastSrc {
     pub(super) fn sticky(&self, flow: &mut Flow, event: gst::Event) -> Result<(), gst::FlowError> {
         match event.view() {
             gst::EventView::StreamStart(_) => self.start_stream(flow, event),
-            gst::EventView::Caps(caps) => self.caps(flow, caps.caps_owned())?,
+            gst::EventView::Caps(caps) => {
+                flow.caps = Some(caps.caps_owned());
+                let _ = self.negotiate_caps(flow)?;
+            }
             gst::EventView::Segment(segment) => {
                 flow.segment = Some(segment.segment().clone());
                 flow.segment_due = true;
@@ -49,25 +49,9 @@ impl PagecastSrc {
         }
     }
 
-    fn push(&self, event: gst::Event) {
+    pub(super) fn push(&self, event: gst::Event) {
         gst::debug!(CAT, imp = self, "pushing {event:?}");
         self.obj().src_pad().push_event(event);
-    }
-
-    fn caps(&self, flow: &mut Flow, caps: gst::Caps) -> Result<(), gst::FlowError> {
-        self.ensure_started(flow);
-        let caps = with_features(caps, flow.dma_buf);
-        if let Err(error) = self.obj().set_caps(&caps) {
-            let flushing = self.obj().src_pad().pad_flags().contains(gst::PadFlags::FLUSHING);
-            gst::warning!(CAT, imp = self, "{caps}: {error}");
-            return Err(if flushing { gst::FlowError::Flushing } else { gst::FlowError::NotNegotiated });
-        }
-        flow.layout.set_caps(&caps);
-        flow.layout.ask(self.obj().src_pad());
-        if self.figures.frame_lasts(frame_lasts(&caps)) {
-            self.latency_changed();
-        }
-        Ok(())
     }
 
     /// Tells the base class what segment the next buffer is in. Running time begins with a frame at `running`,
@@ -200,28 +184,4 @@ impl PagecastSrc {
         self.push(gst::event::Gap::builder(start).duration(duration).build());
         Ok(())
     }
-}
-
-/// Caps say that raw video is in dma-bufs where, and only where, it comes as such.
-fn with_features(mut caps: gst::Caps, dma_buf: bool) -> gst::Caps {
-    let raw = caps.structure(0).is_some_and(|structure| structure.name() == "video/x-raw");
-    if !raw {
-        return caps;
-    }
-    if let Some(features) = caps.make_mut().features_mut(0) {
-        if dma_buf {
-            features.remove(SYSTEM);
-            features.remove(DMA_BUF);
-            features.add(DMA_BUF);
-        } else {
-            features.remove(DMA_BUF);
-        }
-    }
-    caps
-}
-
-fn frame_lasts(caps: &gst::Caps) -> Option<u64> {
-    let rate = caps.structure(0)?.get::<gst::Fraction>("framerate").ok()?;
-    let (frames, seconds) = (u64::try_from(rate.numer()).ok()?, u64::try_from(rate.denom()).ok()?);
-    (frames > 0).then(|| 1_000_000_000 * seconds / frames)
 }

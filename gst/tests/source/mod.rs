@@ -58,6 +58,11 @@ impl Source {
         Self { publisher, pool, size: 1000 }
     }
 
+    /// One whose frames have this size.
+    pub(crate) fn sized(uri: &str, size: usize, options: PublisherOptions) -> Self {
+        Self { size, ..Self::new(uri, options) }
+    }
+
     /// One that is not live and waits for its subscribers.
     pub(crate) fn patient(uri: &str) -> Self {
         Self::new(uri, PublisherOptions { live: false, ..PublisherOptions::default() })
@@ -65,7 +70,7 @@ impl Source {
 
     /// One that publishes 10x10 GRAY8 at 50 frames per second.
     pub(crate) fn video(uri: &str, options: PublisherOptions) -> Self {
-        let source = Self { size: 120, ..Self::new(uri, options) };
+        let source = Self::sized(uri, 120, options);
         source
             .publisher
             .set_caps("video/x-raw, format=(string)GRAY8, width=10, height=10, framerate=50/1")

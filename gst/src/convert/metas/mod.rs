@@ -8,6 +8,8 @@ mod audio;
 mod core;
 mod video;
 
+pub use video::Video;
+
 use std::ops::ControlFlow;
 
 use pagecast::ipc::wire::limits::{MAX_META_BYTES, MAX_METAS, MAX_NAME};
@@ -95,17 +97,14 @@ fn write_serialised(_meta: &gst::MetaRef<'_, gst::Meta>) -> Option<Meta> {
     None
 }
 
-/// Gives a buffer the metas of the frame that it is made of, and where its picture lies if `video` says what
-/// the bytes are. `lost` hears the names of metas that this GStreamer cannot make.
+/// Gives a buffer the metas of the frame that it is made of, and where its picture lies if it is `video`. `lost` hears the names of metas that this GStreamer cannot make.
 pub fn incoming(
     description: &Description,
-    video: Option<&gst_video::VideoInfo>,
+    video: Video<'_>,
     buffer: &mut gst::BufferRef,
     mut lost: impl FnMut(&str),
 ) {
-    if let Some(info) = video
-        && video::locate(description, info, buffer).is_none()
-    {
+    if video::locate(description, video, buffer).is_none() {
         lost("GstVideoMetaAPI");
     }
     for meta in &description.metas {

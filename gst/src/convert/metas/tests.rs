@@ -6,7 +6,7 @@ fn round(buffer: &gst::BufferRef, size: usize) -> (gst::Buffer, Vec<String>) {
     let mut not_carried = Vec::new();
     outgoing(buffer, &mut description, |name| not_carried.push(name.to_owned()));
     let mut again = gst::Buffer::with_size(size).unwrap();
-    incoming(&description, None, again.get_mut().unwrap(), |name| panic!("{name} is lost"));
+    incoming(&description, Video::Unknown, again.get_mut().unwrap(), |name| panic!("{name} is lost"));
     (again, not_carried)
 }
 
@@ -117,7 +117,7 @@ fn custom_metas_survive() {
     let unknown = Meta { name: "custom:NeverSeenMeta".into(), data: b"NeverSeenMeta, n=(int)3;".into() };
     let description = Description { metas: vec![unknown], ..Description::default() };
     let mut buffer = gst::Buffer::new();
-    incoming(&description, None, buffer.get_mut().unwrap(), |name| panic!("{name} is lost"));
+    incoming(&description, Video::Unknown, buffer.get_mut().unwrap(), |name| panic!("{name} is lost"));
     let meta = gst::meta::CustomMeta::from_buffer(&buffer, "NeverSeenMeta").unwrap();
     assert_eq!(meta.structure().get::<i32>("n"), Ok(3));
 }
@@ -169,7 +169,7 @@ fn the_place_of_a_picture_survives() {
     let mut description = Description::default();
     outgoing(&buffer, &mut description, |name| panic!("{name} is lost"));
     let mut again = gst::Buffer::with_size(size).unwrap();
-    incoming(&description, Some(&info), again.get_mut().unwrap(), |name| panic!("{name} is lost"));
+    incoming(&description, Video::Lines(&info), again.get_mut().unwrap(), |name| panic!("{name} is lost"));
     let meta = again.meta::<gst_video::VideoMeta>().unwrap();
     assert_eq!((meta.width(), meta.height()), (321, 241));
     assert_eq!((meta.offset(), meta.stride()), (&offsets[..], &strides[..]));
@@ -186,7 +186,7 @@ fn planes_outside_the_bytes_are_refused() {
             .collect();
         let mut buffer = gst::Buffer::with_size(size).unwrap();
         let mut refused = false;
-        incoming(&description, Some(&info), buffer.get_mut().unwrap(), |_| refused = true);
+        incoming(&description, Video::Lines(&info), buffer.get_mut().unwrap(), |_| refused = true);
         assert_eq!(buffer.meta::<gst_video::VideoMeta>().is_none(), refused);
         !refused
     };
@@ -196,4 +196,25 @@ fn planes_outside_the_bytes_are_refused() {
     assert!(!place(&[(0, 16), (256, 8), (320, 64)], 384), "lines outside");
     assert!(!place(&[(0, 16), (256, 8), (320, -8)], 384), "backwards");
     assert!(!place(&[(u64::MAX, 16), (256, 8), (320, 8)], 384), "overflow");
+}
+
+#[test]
+fn planes_that_only_importers_know_begin_inside_the_bytes() {
+    gst::init().unwrap();
+    let place = |offsets: &[u64]| {
+        let planes = offsets.iter().map(|offset| pagecast::Plane { offset: *offset, stride: 999 }).collect();
+        let description = Description { width: 16, height: 16, planes, ..Description::default() };
+        let mut buffer = gst::Buffer::with_size(384).unwrap();
+        incoming(&description, Video::Opaque, buffer.get_mut().unwrap(), |_| ());
+        buffer.meta::<gst_video::VideoMeta>().map(|meta| meta.offset().len())
+    };
+    let known = crate::convert::pixels::opaque_format().is_some();
+    assert_eq!(known, gst::version() >= (1, 24, 0, 0));
+    let if_known = |planes: usize| known.then_some(planes);
+    assert_eq!(place(&[0, 383]), if_known(2));
+    assert_eq!(place(&[0, 64, 128, 192]), if_known(4), "a plane more than NV12 has by itself");
+    assert_eq!(place(&[0, 384]), None);
+    assert_eq!(place(&[u64::MAX]), None);
+    assert_eq!(place(&[]), None);
+    assert_eq!(place(&[0; 5]), None);
 }

@@ -10,6 +10,7 @@ use gst_video::{
 use pagecast::{Description, Plane};
 
 use super::Form;
+use crate::convert::pixels;
 
 /// If this is the meta that says where the picture lies, notes that. Of several (views) the first counts.
 pub(super) fn describe(meta: &gst::MetaRef<'_, gst::Meta>, description: &mut Description) -> bool {
@@ -23,31 +24,61 @@ pub(super) fn describe(meta: &gst::MetaRef<'_, gst::Meta>, description: &mut Des
     true
 }
 
+/// What is known of a frame's pixels.
+#[derive(Clone, Copy, Debug)]
+pub enum Video<'a> {
+    /// They are none, or nothing is known of them.
+    Unknown,
+    /// They lie line by line.
+    Lines(&'a gst_video::VideoInfo),
+    /// They lie in a way that only importers know, who are told offsets and strides all the same.
+    Opaque,
+}
+
 /// Adds the meta that says where the picture lies. `None` if what the frame says does not fit its bytes.
-pub(super) fn locate(
+pub(super) fn locate(description: &Description, video: Video<'_>, buffer: &mut gst::BufferRef) -> Option<()> {
+    match video {
+        _ if description.planes.is_empty() => Some(()),
+        Video::Unknown => Some(()),
+        Video::Lines(info) => locate_lines(description, info, buffer),
+        Video::Opaque => locate_opaque(description, buffer),
+    }
+}
+
+fn locate_opaque(description: &Description, buffer: &mut gst::BufferRef) -> Option<()> {
+    let planes = &description.planes;
+    let inside = |plane: &Plane| plane.offset < buffer.size() as u64;
+    if planes.len() > gst_video::ffi::GST_VIDEO_MAX_PLANES as usize || !planes.iter().all(inside) {
+        return None;
+    }
+    add(description, pixels::opaque_format()?, buffer)
+}
+
+fn locate_lines(
     description: &Description,
     info: &gst_video::VideoInfo,
     buffer: &mut gst::BufferRef,
 ) -> Option<()> {
     let planes = &description.planes;
-    if planes.is_empty() {
-        return Some(());
-    }
     let (width, height) = (description.width, description.height);
     let format = info.format_info();
     if planes.len() != info.n_planes() as usize || width < info.width() || height < info.height() {
         return None;
     }
-    let offsets: Vec<usize> = planes.iter().map(|plane| plane.offset as usize).collect();
-    let strides: Vec<i32> = planes.iter().map(|plane| plane.stride).collect();
-    for (plane, (offset, stride)) in offsets.iter().zip(&strides).enumerate() {
-        let end = plane_end(&format, plane as u32, height, *offset, *stride)?;
+    for (number, plane) in planes.iter().enumerate() {
+        let end = plane_end(&format, number as u32, height, plane.offset as usize, plane.stride)?;
         if end > buffer.size() {
             return None;
         }
     }
+    add(description, info.format(), buffer)
+}
+
+fn add(said: &Description, format: gst_video::VideoFormat, buffer: &mut gst::BufferRef) -> Option<()> {
+    let offsets: Vec<usize> = said.planes.iter().map(|plane| plane.offset as usize).collect();
+    let strides: Vec<i32> = said.planes.iter().map(|plane| plane.stride).collect();
     let flags = gst_video::VideoFrameFlags::empty();
-    VideoMeta::add_full(buffer, flags, info.format(), width, height, &offsets, &strides).ok().map(drop)
+    VideoMeta::add_full(buffer, flags, format, said.width, said.height, &offsets, &strides).ok().map(drop)
 }
 
 /// Where the last line of a plane begins at the earliest, plus one byte: every line must begin inside the
