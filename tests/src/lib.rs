@@ -10,6 +10,7 @@ pub mod random;
 pub mod roles;
 pub mod scaling;
 pub mod scene;
+pub mod screen;
 pub mod testbed;
 pub mod tracing;
 

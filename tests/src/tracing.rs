@@ -27,12 +27,27 @@ pub enum Calls {
     DmaBufSync,
     /// Whatever makes, maps or tunes pages: `ioctl`, `mmap`, `munmap`, `mremap`, `madvise`, `memfd_create`, `fcntl`.
     Pages,
+    /// What a display is told of pages, by `ioctl`: see [`display`].
+    Display,
+}
+
+/// Requests of a display's driver.
+pub mod display {
+    /// `DRM_IOCTL_PRIME_FD_TO_HANDLE`: a dma-buf is imported.
+    pub const IMPORT: u32 = 0xc00c_642e;
+    /// `DRM_IOCTL_MODE_CREATE_DUMB`: pages of its own are made.
+    pub const CREATE_DUMB: u32 = 0xc020_64b2;
+    /// `DRM_IOCTL_MODE_ADDFB2`: imported or own pages become a picture that can be shown.
+    pub const ADD_FRAMEBUFFER: u32 = 0xc068_64b8;
+    /// `DRM_IOCTL_MODE_PAGE_FLIP`: a picture is shown.
+    pub const FLIP: u32 = 0xc018_64b0;
+    pub(super) const ALL: [u32; 4] = [IMPORT, CREATE_DUMB, ADD_FRAMEBUFFER, FLIP];
 }
 
 impl Calls {
     fn event(self) -> &'static str {
         match self {
-            Self::DmaBufSync => "events/syscalls/sys_enter_ioctl",
+            Self::DmaBufSync | Self::Display => "events/syscalls/sys_enter_ioctl",
             Self::Pages => "events/raw_syscalls/sys_enter",
         }
     }
@@ -58,6 +73,7 @@ impl Trace {
         }
         let filter = match calls {
             Calls::DmaBufSync => format!("cmd == {DMA_BUF_SYNC:#x}"),
+            Calls::Display => display::ALL.map(|command| format!("cmd == {command:#x}")).join(" || "),
             Calls::Pages => {
                 let each = PAGE_CALLS.map(|call| format!("id == {call}"));
                 each.join(" || ")
@@ -74,11 +90,23 @@ impl Trace {
     /// # Panics
     /// If the kernel does not say, or has forgotten some.
     pub fn count(&self, thread: i32) -> usize {
+        let of = format!("-{thread}");
+        self.lines_with(|line| line.split('[').next().is_some_and(|task| task.trim_end().ends_with(&of)))
+    }
+
+    /// How often anybody has made this request by `ioctl`.
+    ///
+    /// # Panics
+    /// As [`Trace::count`].
+    pub fn requests(&self, command: u32) -> usize {
+        let of = format!("cmd: {command:x},");
+        self.lines_with(|line| line.contains(&of))
+    }
+
+    fn lines_with(&self, is_counted: impl Fn(&str) -> bool) -> usize {
         let text = fs::read_to_string(Path::new(FOLDER).join("trace")).expect("the trace");
         assert!(!text.contains("LOST"), "the kernel has forgotten some");
-        let of = format!("-{thread}");
-        let is_of = |line: &&str| line.split('[').next().is_some_and(|task| task.trim_end().ends_with(&of));
-        text.lines().filter(|line| !line.starts_with('#')).filter(is_of).count()
+        text.lines().filter(|line| !line.starts_with('#') && is_counted(line)).count()
     }
 }
 
