@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pagecast_allocators::Buffer;
-use pagecast_remote::registration::{ensure, find};
+use pagecast_remote::registration::find;
+pub use pagecast_remote::registration::{Ensured, ensure};
 use pagecast_verbs::{Access, MemoryRegion, ProtectionDomain, RegisterError};
 
 /// Bytes as a device addresses them.

@@ -107,3 +107,46 @@ fn doctor_sees_rdma_devices_and_what_they_can_do() {
         assert!(check["remedy"].as_str().unwrap().contains("copied once"), "{check}");
     }
 }
+
+#[test]
+fn doctor_tells_what_each_face_of_each_backing_gives() {
+    let place = Place::new();
+    let report = json(&place.run("doctor --json"));
+    let rows = report["faces"].as_array().unwrap();
+    let row = |name: &str| rows.iter().find(|row| row["backing"] == name).unwrap_or_else(|| panic!("{name}"));
+    let names: Vec<_> = rows.iter().map(|row| row["backing"].as_str().unwrap()).collect();
+    assert_eq!(names, ["memfd", "hugetlb", "dma-heap", "drm-dumb", "imported memfd", "imported dma-buf"]);
+    // Everywhere: pages that nobody else can write, and what is not here has a reason.
+    for name in ["memfd", "imported memfd"] {
+        assert_eq!(row(name)["memory"]["gives"], "enforced", "{report}");
+    }
+    assert_eq!(row("imported memfd")["dma-buf"], "none", "{report}");
+    for given in rows.iter().flat_map(|row| [&row["memory"], &row["dma-buf"], &row["mr"]]) {
+        let said = given["gives"].as_str().or(given["not-here"].as_str()).or(given.as_str());
+        assert!(said.is_some_and(|said| !said.is_empty()), "{report}");
+    }
+    let text = stdout(&place.run("doctor"));
+    let table = text.split("What each face of each backing gives here").nth(1).expect("a table");
+    assert!(names.iter().all(|name| table.contains(name)), "{text}");
+    if std::env::var_os("PAGECAST_TESTBED").is_none() {
+        return common::skip("another machine has other faces");
+    }
+    // As the testbed has them: each device's pages, and what soft RDMA can do with them.
+    let expected = [
+        ("memfd", "enforced", "cooperative", true),
+        ("hugetlb", "enforced", "cooperative", true),
+        ("dma-heap", "none", "cooperative", false),
+        ("drm-dumb", "none", "cooperative", false),
+        ("imported memfd", "enforced", "none", true),
+        ("imported dma-buf", "none", "cooperative", false),
+    ];
+    for (name, memory, dma_buf, mr) in expected {
+        let row = row(name);
+        let said = |given: &serde_json::Value| given["gives"].as_str().or(given.as_str()).map(str::to_owned);
+        assert_eq!(said(&row["memory"]).as_deref(), Some(memory), "{row}");
+        assert_eq!(said(&row["dma-buf"]).as_deref(), Some(dma_buf), "{row}");
+        let devices = row["mr"]["gives"].as_str().unwrap_or_default();
+        assert_eq!(devices.contains("rxe0") && devices.contains("rxe1"), mr, "{row}");
+    }
+    assert!(text.contains("not here: ") && text.contains("copied once"), "{text}");
+}

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "camera")]
 mod cameras;
+mod faces;
 #[cfg(feature = "gstreamer")]
 mod gstreamer;
 mod limits;
@@ -74,6 +75,7 @@ impl Check {
 struct Report {
     verdict: Status,
     checks: Vec<Check>,
+    faces: Vec<faces::Faces>,
 }
 
 /// Everything, in the order of the report.
@@ -108,9 +110,10 @@ impl Doctor {
         let verdict = checks.iter().map(|check| check.status).max().unwrap_or(Status::Pass);
         let failed = checks.iter().filter(|check| check.status == Status::Fail).count();
         if self.json {
-            output::json(&Report { verdict, checks })?;
+            output::json(&Report { verdict, checks, faces: faces::all() })?;
         } else {
             print(&checks)?;
+            faces::print(&faces::all())?;
         }
         match failed {
             0 => Ok(Exit::Ok),
