@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pagecast::clock::monotonic_ns;
+use pagecast::publisher::ForeignPool;
 use pagecast::{Clock, Description, Frame, FrameFlags, Pool, PoolError, PoolOptions, Publisher, Times};
 
 use crate::capture::{Capture, Picture};
@@ -175,11 +176,24 @@ impl Camera {
                 latency_max: Some(duration * u64::from(self.options.buffers)),
             });
         }
+        self.tell(publisher);
         publisher.publish(frame)?;
         if self.copied {
             publisher.count_copied();
         }
         Ok(())
+    }
+
+    /// Tells a publisher how the driver's buffers are doing, as [`Camera::publish`] does with every frame.
+    pub fn tell(&self, publisher: &Publisher) {
+        let figures = &self.figures;
+        publisher.set_foreign_pool(Some(ForeignPool {
+            buffers: self.capture.as_ref().map_or(0, |capture| capture.buffers() as u32),
+            reserve: self.options.reserve,
+            fewest: figures.fewest.map(|fewest| fewest as u32),
+            missed: figures.lost,
+            left_out: figures.left,
+        }));
     }
 
     /// Waits for the next picture, or for the camera to come back.

@@ -80,6 +80,25 @@ pub struct PublisherFigures {
     pub not_carried: std::collections::BTreeMap<String, u64>,
     /// What could not be had, and what is used instead.
     pub fallbacks: Vec<String>,
+    /// The buffers of a camera's driver, where frames are made of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<ForeignPool>,
+}
+
+/// Figures of a pool that is not ours and has only so many buffers: that of a camera's driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ForeignPool {
+    /// Buffers that it has.
+    pub buffers: u32,
+    /// Buffers that stay with it: from here on frames are copied.
+    pub reserve: u32,
+    /// The fewest that it had left when it gave a frame; `None` before the first.
+    pub fewest: Option<u32>,
+    /// Frames that are missing in its own count.
+    pub missed: u64,
+    /// Frames that it gave and that were not published, because there was no room for a copy.
+    pub left_out: u64,
 }
 
 /// One subscriber, as its publisher sees it.

@@ -28,7 +28,7 @@ use pagecast_ipc::wire::{Clock, Event};
 pub use buffers::{BufferInfo, FaceInfo, MAX_TOLD_BUFFERS, RegistrationInfo};
 pub use core::Departure;
 pub(crate) use core::Published;
-pub use info::{Info, PublisherFigures, SubscriberInfo};
+pub use info::{ForeignPool, Info, PublisherFigures, SubscriberInfo};
 pub use options::PublisherOptions;
 pub(crate) use shared::Shared;
 
@@ -157,6 +157,7 @@ impl Publisher {
             pool: Mutex::new(None),
             copied: AtomicU64::new(0),
             not_carried: Mutex::default(),
+            foreign: Mutex::default(),
             uri: ends.uri,
             descriptors,
             inbox: Mutex::default(),
@@ -371,6 +372,11 @@ impl Publisher {
     /// A frame needed a copy; it is counted.
     pub fn count_copied(&self) {
         self.shared.copied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How the pool is doing that frames come from, if it is somebody else's; shown with the publisher's figures.
+    pub fn set_foreign_pool(&self, foreign: Option<ForeignPool>) {
+        *self.shared.foreign.lock().unwrap_or_else(PoisonError::into_inner) = foreign;
     }
 
     /// Something could not be carried; it is counted by name.

@@ -16,7 +16,7 @@ use pagecast_ipc::socket::Seqpacket;
 use pagecast_verbs::{Access, ProtectionDomain, RegisterError};
 
 use super::core::{self, Aftermath, Core, Published};
-use super::info::Info;
+use super::info::{ForeignPool, Info};
 use super::{Departure, Hooks, service};
 use crate::pool::{Pool, Reclaim};
 use crate::remote::Origin;
@@ -44,6 +44,7 @@ pub(crate) struct Shared {
     pub(super) pool: Mutex<Option<Pool>>,
     pub(super) copied: AtomicU64,
     pub(super) not_carried: Mutex<BTreeMap<String, u64>>,
+    pub(super) foreign: Mutex<Option<ForeignPool>>,
     pub(super) uri: String,
     pub(super) descriptors: u64,
     /// Links that came otherwise, for the service thread.
@@ -249,6 +250,7 @@ impl Shared {
         let name = core.options.name.clone();
         drop(core);
         publisher.copied = self.copied.load(Ordering::Relaxed);
+        publisher.foreign = *self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
         publisher.not_carried = self.not_carried.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(pool) = pool {
             let figures = pool.figures();

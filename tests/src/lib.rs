@@ -1,6 +1,7 @@
 //! What the whole-system tests share: private addresses and stamped frames.
 
 pub mod camera;
+pub mod driver;
 pub mod hosts;
 pub mod ids;
 pub mod importer;

@@ -1,7 +1,7 @@
 //! System calls of all processes, as the kernel sees them. Needs root, as in the testbed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::libc;
@@ -57,8 +57,20 @@ impl Calls {
 #[derive(Debug)]
 pub struct Trace(Calls);
 
-fn write(name: &str, text: &str) {
-    fs::write(Path::new(FOLDER).join(name), text).unwrap_or_else(|error| panic!("{name}: {error}"));
+pub(crate) fn path(name: &str) -> PathBuf {
+    Path::new(FOLDER).join(name)
+}
+
+pub(crate) fn write(name: &str, text: &str) {
+    fs::write(path(name), text).unwrap_or_else(|error| panic!("{name}: {error}"));
+}
+
+/// Mounts tracefs where it is not yet.
+pub(crate) fn mount() {
+    if !path("trace").exists() {
+        let mounted = Command::new("mount").args(["-t", "tracefs", "tracefs", FOLDER]).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "tracefs cannot be mounted");
+    }
 }
 
 impl Trace {
@@ -67,10 +79,7 @@ impl Trace {
     /// # Panics
     /// If the kernel cannot, or does not let us.
     pub fn begin(calls: Calls) -> Self {
-        if !Path::new(FOLDER).join("trace").exists() {
-            let mounted = Command::new("mount").args(["-t", "tracefs", "tracefs", FOLDER]).status();
-            assert!(mounted.is_ok_and(|status| status.success()), "tracefs cannot be mounted");
-        }
+        mount();
         let filter = match calls {
             Calls::DmaBufSync => format!("cmd == {DMA_BUF_SYNC:#x}"),
             Calls::Display => display::ALL.map(|command| format!("cmd == {command:#x}")).join(" || "),
@@ -104,7 +113,7 @@ impl Trace {
     }
 
     fn lines_with(&self, is_counted: impl Fn(&str) -> bool) -> usize {
-        let text = fs::read_to_string(Path::new(FOLDER).join("trace")).expect("the trace");
+        let text = fs::read_to_string(path("trace")).expect("the trace");
         assert!(!text.contains("LOST"), "the kernel has forgotten some");
         text.lines().filter(|line| !line.starts_with('#') && is_counted(line)).count()
     }

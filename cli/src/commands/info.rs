@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use pagecast::publisher::{Info, PublisherFigures, SubscriberInfo};
+use pagecast::publisher::{ForeignPool, Info, PublisherFigures, SubscriberInfo};
 
 use super::observe::Observer;
 use super::receive::hint;
@@ -86,12 +86,21 @@ fn lines(info: &Info) -> Vec<(&'static str, String)> {
         ),
         ("epoch", p.epoch.to_string()),
     ];
+    lines.extend(p.foreign.iter().map(|foreign| ("camera", of_foreign(foreign))));
     if !p.not_carried.is_empty() {
         let all: Vec<_> = p.not_carried.iter().map(|(name, count)| format!("{name} ({count})")).collect();
         lines.push(("not carried", all.join(", ")));
     }
     lines.extend(p.fallbacks.iter().map(|fallback| ("fallback", fallback.clone())));
     lines
+}
+
+fn of_foreign(foreign: &ForeignPool) -> String {
+    let fewest = foreign.fewest.map_or_else(dash, |fewest| fewest.to_string());
+    format!(
+        "{} buffers, at the fewest {fewest} left; copies from {} on; {} missed, {} left out",
+        foreign.buffers, foreign.reserve, foreign.missed, foreign.left_out
+    )
 }
 
 fn dash() -> String {

@@ -146,13 +146,24 @@ fn publisher(info: &Info, before: &Sample, now: &Sample) -> [String; 11] {
         p.held.to_string(),
         String::new(),
         String::new(),
-        format!(
-            "pool {}/{}, {}",
-            bytes(p.pool_total),
-            bytes(p.pool_limit),
-            info.caps.as_deref().map_or_else(|| "no caps yet".to_owned(), brief)
-        ),
+        what(info),
     ]
+}
+
+/// Where the frames come from, and how that is doing.
+fn what(info: &Info) -> String {
+    let p = &info.publisher;
+    let caps = info.caps.as_deref().map_or_else(|| "no caps yet".to_owned(), brief);
+    let mut text = format!("pool {}/{}, {caps}", bytes(p.pool_total), bytes(p.pool_limit));
+    if p.copied > 0 || p.foreign.is_some() {
+        text += &format!(", {} copied", p.copied);
+    }
+    if let Some(camera) = &p.foreign {
+        let fewest = camera.fewest.map_or_else(dash, |fewest| fewest.to_string());
+        let (buffers, reserve, missed) = (camera.buffers, camera.reserve, camera.missed + camera.left_out);
+        text += &format!(", {missed} missed, camera had {fewest}/{buffers} left (reserve {reserve})");
+    }
+    text
 }
 
 fn subscribed(info: &Info, s: &SubscriberInfo, before: &Sample, now: &Sample) -> [String; 11] {

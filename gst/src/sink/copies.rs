@@ -1,10 +1,11 @@
 //! Frames that need a copy, and those of a foreign pool that must not run dry.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gst::glib::translate::from_glib_none;
 use gst::prelude::*;
+use pagecast::publisher::ForeignPool;
 
 /// Counts upstream's own buffers that clients hold, so that enough stay with it.
 #[derive(Default)]
@@ -12,6 +13,28 @@ pub(super) struct Foreign {
     out: Arc<AtomicUsize>,
     /// The pool that was seen last and the most buffers it has.
     seen: Mutex<(usize, Option<usize>)>,
+    told: Mutex<Told>,
+}
+
+/// What is told of upstream's pool.
+#[derive(Default)]
+struct Told {
+    figures: ForeignPool,
+    /// Upstream's number of the last frame.
+    last: Option<u64>,
+}
+
+impl Told {
+    /// Another frame came; a live source numbers all that it captures, and leaves out those that it could not give.
+    fn came(&mut self, buffer: &gst::Buffer) {
+        let number = Some(buffer.offset()).filter(|number| *number != u64::MAX);
+        let expected = self.last.and_then(|last| last.checked_add(1));
+        // Numbers that go back are those of another stream.
+        if let (Some(number), Some(expected)) = (number, expected) {
+            self.figures.missed += number.saturating_sub(expected);
+        }
+        self.last = number;
+    }
 }
 
 /// One buffer of upstream's that is out.
@@ -43,10 +66,32 @@ impl Foreign {
         let most = self.most(buffer);
         let out = self.out.fetch_add(1, Ordering::SeqCst) + 1;
         let out_guard = Out(self.out.clone());
+        if let Some(most) = most {
+            self.note(most, reserve, out);
+        }
         match most {
             Some(most) if out > most.saturating_sub(reserve) => Verdict::Copy,
             most => Verdict::Pass { out: out_guard, limited: most.is_some() },
         }
+    }
+
+    fn note(&self, most: usize, reserve: usize, out: usize) {
+        let mut told = self.told();
+        let (buffers, left) = (most as u32, most.saturating_sub(out) as u32);
+        let fewest = Some(told.figures.fewest.map_or(left, |fewest| fewest.min(left)));
+        told.figures = ForeignPool { buffers, reserve: reserve as u32, fewest, ..told.figures };
+    }
+
+    /// A frame came, in whatever memory: a driver's source copies by itself when few of its buffers are left. How upstream's
+    /// pool is doing; `None` unless it is a foreign one that has only so many buffers.
+    pub(super) fn came(&self, buffer: &gst::Buffer) -> Option<ForeignPool> {
+        let mut told = self.told();
+        told.came(buffer);
+        Some(told.figures).filter(|figures| figures.buffers > 0)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The most buffers that the buffer's pool has; `None` if there is no limit or no pool.
@@ -69,6 +114,7 @@ impl Foreign {
     /// Upstream may have another pool from here on.
     pub(super) fn forget(&self) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = (0, None);
+        self.told().last = None;
     }
 }
 

@@ -194,6 +194,9 @@ impl Running {
 
     /// Makes a frame of a buffer: of its pages, or of a copy.
     pub(super) fn frame(&self, sink: &PagecastSink, buffer: &gst::Buffer) -> Result<Frame, NotPublished> {
+        if let Some(figures) = self.foreign.came(buffer) {
+            self.publisher.set_foreign_pool(Some(figures));
+        }
         let times = self.clocks.of(sink, buffer);
         let video = self.format().video.clone();
         let lost = |name: &str| self.publisher.count_not_carried(name);

@@ -1,6 +1,6 @@
 //! The `stats` structure.
 
-use pagecast::publisher::SubscriberInfo;
+use pagecast::publisher::{ForeignPool, SubscriberInfo};
 
 use super::running::Running;
 use crate::src::round_trip;
@@ -24,6 +24,9 @@ pub(super) fn extend(mut stats: gst::Structure, running: &Running) -> gst::Struc
     stats.set("evicted", figures.evicted);
     stats.set("faults", figures.faults);
     stats.set("reclaimed", figures.reclaimed);
+    if let Some(foreign) = &figures.foreign {
+        stats.set("foreign", foreign_pool(foreign));
+    }
     stats.set("refused-pages", running.allocator().refused());
     stats.set("fallbacks", gst::Array::new(figures.fallbacks.iter()));
     let mut not_carried = gst::Structure::new_empty("not_carried");
@@ -33,6 +36,16 @@ pub(super) fn extend(mut stats: gst::Structure, running: &Running) -> gst::Struc
     stats.set("not_carried", not_carried);
     stats.set("clients", gst::Array::new(info.subscribers.iter().map(client)));
     stats
+}
+
+fn foreign_pool(figures: &ForeignPool) -> gst::Structure {
+    gst::Structure::builder("foreign")
+        .field("buffers", figures.buffers)
+        .field("reserve", figures.reserve)
+        .field_if_some("fewest", figures.fewest)
+        .field("missed", figures.missed)
+        .field("left_out", figures.left_out)
+        .build()
 }
 
 fn client(info: &SubscriberInfo) -> gst::Structure {

@@ -31,6 +31,9 @@ pub(super) struct Device {
     /// Buffers that the camera's driver is asked for.
     #[arg(long, value_name = "N", requires = "device", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=32))]
     buffers: u32,
+    /// Buffers that stay with the driver: from here on pictures are copied into the pool.
+    #[arg(long, value_name = "N", requires = "device", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=32))]
+    reserve: u32,
 }
 
 impl Serve {
@@ -87,6 +90,7 @@ impl Serve {
                     }
                 }
                 Step::Gone(reason) => note(format_args!("{reason}; waiting for it to come back")),
+                Step::Left => camera.tell(publisher),
                 Step::Back => {
                     note(format_args!("the camera is back: {}", camera.describe().unwrap_or_default()));
                     camera.prepare(publisher)?;
@@ -98,7 +102,8 @@ impl Serve {
     }
 
     fn camera_options(&self) -> CameraOptions {
-        let mut options = CameraOptions { buffers: self.camera.buffers, ..CameraOptions::default() };
+        let Device { buffers, reserve, .. } = self.camera;
+        let mut options = CameraOptions { buffers, reserve, ..CameraOptions::default() };
         options.mode = self.camera.mode.clone().unwrap_or_default();
         options.pool.backing = self.backing.clone().unwrap_or(options.pool.backing);
         options.pool.limit = self.pool_limit.unwrap_or(options.pool.limit);
