@@ -165,7 +165,8 @@ stage_aarch64() {
 
 # Test targets of the plug-in, and how many tests must run there at least.
 DEBIAN13_IN_GUEST="src_dma_buf 6
-src_dma_drm 5"
+src_dma_drm 5
+sink_dma_buf 5"
 
 stage_debian13() {
   local rc=0 target min binary in_root
