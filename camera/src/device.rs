@@ -16,7 +16,7 @@ use v4l2r::ioctl::{
 use v4l2r::{Format as RawFormat, PixelFormat, QueueType};
 
 use crate::format::{self, Format, FourCc, Memory};
-use crate::{CameraError, parm};
+use crate::{CameraError, look, parm};
 
 /// Entries of a driver's list that are looked at.
 const MOST: u32 = 256;
@@ -292,7 +292,9 @@ impl Device {
         let memory = got.plane_fmt.iter();
         let memory =
             memory.map(|plane| Memory { stride: plane.bytesperline, size: plane.sizeimage }).collect();
-        Ok(Format { four_cc, size: (got.width, got.height), rate: self.set_rate(wanted.rate)?, memory })
+        let rate = self.set_rate(wanted.rate)?;
+        let (color, fields) = look::at(&self.fd, self.queue);
+        Ok(Format { four_cc, size: (got.width, got.height), rate, memory, color, fields })
     }
 
     /// The rate nearest to `wanted`, where the driver has a say in it.

@@ -4,6 +4,8 @@
 
 use pagecast::Plane;
 
+use crate::color::{Color, Fields};
+
 /// A pixel format, by its four letters.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FourCc(pub [u8; 4]);
@@ -128,6 +130,10 @@ pub struct Format {
     pub rate: Option<(u32, u32)>,
     /// The memory planes of one picture; one, or several in the multi-planar formats.
     pub memory: Vec<Memory>,
+    /// Its colours.
+    pub color: Color,
+    /// Its fields.
+    pub fields: Fields,
 }
 
 impl Format {
@@ -146,7 +152,16 @@ impl Format {
         let (width, height) = self.size;
         // 0/1 stands for a rate that is not known, or varies.
         let (above, below) = self.rate.unwrap_or((0, 1));
-        Some(format!("{media}, width={width}, height={height}, framerate={above}/{below}"))
+        let mut caps = format!("{media}, width={width}, height={height}, framerate={above}/{below}");
+        if *layout != Layout::Coded {
+            caps += self.fields.caps();
+            // Without colours there is nothing to say of gray.
+            let colorimetry = self.color.colorimetry(name.contains("RGB") || name.contains("BGR"));
+            if let Some(colorimetry) = colorimetry.filter(|_| !name.starts_with("GRAY")) {
+                caps += &format!(", colorimetry={colorimetry}");
+            }
+        }
+        Some(caps)
     }
 
     /// How long a picture is shown, in nanoseconds.
@@ -206,7 +221,8 @@ mod tests {
 
     fn format(four_cc: &[u8; 4], memory: &[(u32, u32)]) -> Format {
         let memory = memory.iter().map(|(stride, size)| Memory { stride: *stride, size: *size }).collect();
-        Format { four_cc: FourCc(*four_cc), size: (64, 6), rate: Some((30_000, 1001)), memory }
+        let (color, fields) = (Color { space: 8, ..Color::default() }, Fields::Progressive);
+        Format { four_cc: FourCc(*four_cc), size: (64, 6), rate: Some((30_000, 1001)), memory, color, fields }
     }
 
     fn offsets(format: &Format) -> Vec<(u64, i32)> {
@@ -234,6 +250,15 @@ mod tests {
         assert!(coded.is_coded() && coded.planes().is_empty());
         assert_eq!(coded.caps().as_deref(), Some("image/jpeg, width=64, height=6, framerate=30000/1001"));
         assert_eq!(format(b"pBAA", &[(64, 64)]).caps(), None);
+    }
+
+    #[test]
+    fn what_is_raw_has_colours_and_fields() {
+        let told = |four_cc| format(four_cc, &[(64, 4096)]).caps().unwrap();
+        let picture = "width=64, height=6, framerate=30000/1001, interlace-mode=progressive";
+        assert_eq!(told(b"NV12"), format!("video/x-raw, format=NV12, {picture}, colorimetry=2:4:7:1"));
+        assert_eq!(told(b"XR24"), format!("video/x-raw, format=BGRx, {picture}, colorimetry=sRGB"));
+        assert_eq!(told(b"GREY"), format!("video/x-raw, format=GRAY8, {picture}"));
     }
 
     #[test]

@@ -26,15 +26,18 @@
 //! |---|---|
 //! | [`device`] | a node of `/dev`, and what it can do |
 //! | [`format`](mod@format) | pixel formats: caps and planes; no I/O |
+//! | [`color`] | colours and fields, in caps; no I/O |
 //! | [`capture`] | buffers that the driver fills, one life of the stream |
 //! | [`camera`] | frames of these buffers, copies from the reserve on, and a camera that comes back |
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod camera;
 pub mod capture;
+pub mod color;
 pub mod device;
 pub mod error;
 pub mod format;
+mod look;
 mod parm;
 
 pub use camera::{Camera, CameraOptions, Step};

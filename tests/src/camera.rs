@@ -63,6 +63,14 @@ impl Camera {
         self.v4l2_ctl(&["-c", controls]);
     }
 
+    /// Takes another of its inputs: 0 is the camera's own, 1 a television's.
+    ///
+    /// # Panics
+    /// If v4l2-ctl fails.
+    pub fn input(&self, number: u32) {
+        self.v4l2_ctl(&["-i", &number.to_string()]);
+    }
+
     /// Text over the picture that is different in every frame, or none.
     ///
     /// # Panics
