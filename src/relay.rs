@@ -204,10 +204,10 @@ impl Relay {
         RelayFigures { upstream: self.subscriber.figures(), downstream: self.publisher.info() }
     }
 
-    /// Ends the stream downstream: what waits is still delivered and held frames come back, up to the deadline.
-    pub fn close(&self, deadline: Duration) {
+    /// Ends the stream downstream, as [`Publisher::close`] does.
+    pub fn close(&self, patience: Duration) {
         self.publisher.set_flushing(false);
-        self.publisher.close(deadline);
+        self.publisher.close(patience);
     }
 }
 

@@ -254,6 +254,29 @@ fn wanted_clients_are_waited_for() {
 }
 
 #[test]
+fn who_is_slow_gets_the_end_of_the_stream_too() {
+    let place = Place::new();
+    let pipeline = Pipeline::new(&format!(
+        "videotestsrc num-buffers=40 ! video/x-raw,format=GRAY8,width=64,height=64 ! \
+         pagecastsink sync=false wait-for-clients=1 block-deadline=3000000000 uri={}",
+        place.uri()
+    ));
+    pipeline.play();
+    let slow = subscriber(&place);
+    let reader = std::thread::spawn(move || {
+        let mut count = 0;
+        each_frame(&slow, |_| {
+            count += 1;
+            // What waits when the stream has ended takes longer than any one frame may.
+            std::thread::sleep(Duration::from_millis(if count > 24 { 225 } else { 0 }));
+        })
+    });
+    pipeline.eos();
+    drop(pipeline);
+    assert_eq!(reader.join().unwrap(), 40);
+}
+
+#[test]
 fn one_client_more_than_allowed_is_refused() {
     let place = Place::new();
     let pipeline = Pipeline::new(&format!(

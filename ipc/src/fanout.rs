@@ -398,6 +398,12 @@ impl<T: Clone, E: Clone> Fanout<T, E> {
         self.ledger.held(id).len()
     }
 
+    /// Whether something waits for a subscriber, or it holds more than it may keep for ever.
+    pub fn is_behind(&self, id: SubscriberId) -> bool {
+        let keep = self.members.get(&id).map_or(0, |member| member.ask.keep as usize);
+        self.has_mail(id) || self.held(id) > keep
+    }
+
     /// A subscriber's figures.
     pub fn counters(&self, id: SubscriberId) -> Option<Counters> {
         self.members

@@ -40,6 +40,9 @@ use crate::stream::{CAPS, Stream};
 use core::Core;
 use service::{Outbound, Service};
 
+/// How long an end that somebody is patient about may take, however slowly subscribers give frames back.
+pub const LONGEST_END: Duration = Duration::from_secs(10);
+
 /// Why there is no publisher, or it did not publish.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -385,16 +388,21 @@ impl Publisher {
         *counts.entry(name.to_owned()).or_default() += 1;
     }
 
-    /// Ends the stream: what waits is still delivered and held frames come back, up to the deadline. Then
-    /// all links are closed; pages still held are not written again.
-    pub fn close(&self, deadline: Duration) {
-        let until = Instant::now() + deadline;
+    /// Ends the stream: what waits is still delivered and held frames come back, but for those that a subscriber may keep,
+    /// as long as the next one does within `patience`; [`LONGEST_END`] in all, or `patience` if that is longer. Then all
+    /// links are closed; pages still held are not written again.
+    pub fn close(&self, patience: Duration) {
+        let last = Instant::now() + patience.max(LONGEST_END);
+        let (mut least, mut until) = (usize::MAX, Instant::now() + patience);
         loop {
             let mut core = self.shared.lock();
             core.drain_all();
             core.pump_all();
-            let busy = core.ids().iter().any(|id| core.books.held(*id) > 0 || core.books.has_mail(*id));
-            if !busy || Instant::now() >= until {
+            let out = core.outstanding();
+            if let Some(out) = out.filter(|out| *out < least) {
+                (least, until) = (out, (Instant::now() + patience).min(last));
+            }
+            if out.is_none() || Instant::now() >= until {
                 core.closing = true;
                 for id in core.ids() {
                     core.remove(id, Departure::Closed);

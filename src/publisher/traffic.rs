@@ -9,7 +9,7 @@ use pagecast_ipc::socket::ReceiveError;
 use pagecast_ipc::wire::ToPublisher;
 
 use super::core::{Announced, COMPANY, Core, Departure, Outgoing, Published};
-use super::member::Obstacle;
+use super::member::{Member, Obstacle};
 
 /// How many small frames may wait for company.
 const LARGEST_BATCH: usize = 32;
@@ -136,6 +136,17 @@ impl Core {
                 self.drain(id);
             }
         }
+    }
+
+    /// Frames that wait for subscribers or are held by them, each counted for each; `None` if nobody has to be waited for. What
+    /// a bridge to another host holds has not left.
+    pub(super) fn outstanding(&self) -> Option<usize> {
+        let has_not_left = |id, member: &Member| member.origin.is_some() && self.books.held(id) > 0;
+        let mut members = self.members.iter();
+        if !members.any(|(id, member)| self.books.is_behind(*id) || has_not_left(*id, member)) {
+            return None;
+        }
+        Some(self.members.keys().map(|id| self.books.waiting(*id) + self.books.held(*id)).sum())
     }
 
     /// Takes in what one subscriber has said.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gst_video::VideoInfo;
-use pagecast::publisher::PublishError;
+use pagecast::publisher::{LONGEST_END, PublishError};
 use pagecast::{Frame, FrameBuilder, Pool, PoolError, Publisher};
 
 use super::copies::{Foreign, Reason, Verdict};
@@ -16,8 +16,6 @@ use crate::convert::events::{self, Outgoing};
 use crate::convert::pixels;
 use crate::memory::{Page, PoolAllocator};
 
-/// How long the last frames may take to be fetched and given back when the stream ended.
-const DRAIN: Duration = Duration::from_secs(1);
 /// Pages that upstream works with at least: one being filled, one on its way here, one to go on with.
 const WORKING: u64 = 3;
 /// Frames between two looks at how many pages upstream keeps.
@@ -129,7 +127,9 @@ impl Running {
     /// Ends the links; after the end of the stream clients get time to take what is left.
     pub(super) fn close(&self) {
         let ended = self.ended.load(Ordering::SeqCst);
-        self.publisher.close(if ended { DRAIN } else { Duration::ZERO });
+        // As long as a client may hold the pipeline at a time.
+        let patience = self.settings.block_deadline().map_or(LONGEST_END, |stall| stall.min(LONGEST_END));
+        self.publisher.close(if ended { patience } else { Duration::ZERO });
     }
 
     /// Whether the clients that were asked for are there; waits for them.

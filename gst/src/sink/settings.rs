@@ -87,6 +87,11 @@ impl Settings {
         crate::remote::options(&self.networks, self.identity.as_deref(), self.insecure)
     }
 
+    /// How long a client may hold the pipeline per stall; `None` for ever.
+    pub(super) fn block_deadline(&self) -> Option<Duration> {
+        (self.block_deadline != NEVER).then(|| Duration::from_nanos(self.block_deadline))
+    }
+
     pub(super) fn publisher(&self, live: bool, remote: RemoteOptions) -> PublisherOptions {
         let defaults = PublisherOptions::default();
         PublisherOptions {
@@ -96,7 +101,7 @@ impl Settings {
             max_subscribers: self.max_clients,
             limit: self.limit(),
             reserve: self.reserve,
-            block_deadline: (self.block_deadline != NEVER).then(|| Duration::from_nanos(self.block_deadline)),
+            block_deadline: self.block_deadline(),
             hold_timeout: (self.hold_timeout != 0).then(|| Duration::from_nanos(self.hold_timeout)),
             perms: self.perms,
             remote,
@@ -237,7 +242,8 @@ fn serving(defaults: &Settings) -> Vec<glib::ParamSpec> {
             .nick("Block deadline")
             .blurb(
                 "Nanoseconds that a client with policy block may hold the pipeline per stall; after that it \
-                 loses frames (18446744073709551615 = for ever)",
+                 loses frames (18446744073709551615 = for ever). The end of the stream waits as long, at most 10 s, \
+                 for the next frame that a client gives back",
             )
             .default_value(defaults.block_deadline)
             .mutable_ready()
