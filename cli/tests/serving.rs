@@ -3,8 +3,12 @@
 
 mod common;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common::{Place, Running, eventually, expect_code, finish, json, size, stderr, stdout};
 use nix::sys::signal::Signal;
@@ -89,12 +93,26 @@ fn one_stream_is_served_in_several_forms() {
 #[test]
 fn the_end_of_a_stream_is_that_of_all_its_forms() {
     let place = Place::new();
-    let source = "videotestsrc is-live=true num-buffers=150 ! video/x-raw,format=NV12,width=320,height=240";
+    // It ends when it is told to.
+    let source = "fdsrc fd=0 ! rawvideoparse format=nv12 width=320 height=240 framerate=30/1";
     let mut command = place.command("serve cam0 --rendition small=160x120");
-    command.args(source.split_whitespace());
-    let serving = command.spawn().unwrap();
+    command.args(source.split_whitespace()).stdin(Stdio::piped());
+    let mut serving = command.spawn().unwrap();
+    let (mut pictures, ends) = (serving.stdin.take().unwrap(), Arc::new(AtomicBool::new(false)));
+    let until = ends.clone();
+    let camera = std::thread::spawn(move || {
+        while !until.load(Ordering::SeqCst) && pictures.write_all(&[99; NV12 as usize]).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
     wait_for(&place, "small");
-    let received = place.run("recv small --json");
+    let receiving = place.command("recv small --json").spawn().unwrap();
+    eventually("a subscriber with frames", || {
+        json(&place.run("info small --json"))["subscribers"][0]["frames"].as_u64() > Some(0)
+    });
+    ends.store(true, Ordering::SeqCst);
+    camera.join().unwrap();
+    let received = finish(receiving);
     expect_code(&received, 0);
     assert!(json(&received)["frames"].as_u64().is_some_and(|frames| frames > 0));
     expect_code(&finish(serving), 0);
@@ -119,7 +137,8 @@ fn renditions_that_cannot_be_are_named() {
 fn every_byte_of_a_pipeline_arrives() {
     let place = Place::new();
     let source = "videotestsrc num-buffers=40 pattern=ball ! video/x-raw,format=I420,width=320,height=242";
-    let serving = place.command(&format!("serve cam0 --policy block --wait-for-clients 2 {source}"));
+    let serving = place
+        .command(&format!("serve cam0 --policy block --block-deadline 60 --wait-for-clients 2 {source}"));
     let mut serving = Running::start(serving);
     eventually("the publisher", || place.socket("cam0").exists());
     let all = place.command("recv cam0 --reconnect -n 40 filesink location=a.raw").spawn().unwrap();

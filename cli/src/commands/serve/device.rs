@@ -114,6 +114,7 @@ impl Serve {
         let usual = PublisherOptions::default();
         Ok(PublisherOptions {
             policy: self.policy.unwrap_or(usual.policy),
+            block_deadline: self.block_deadline.map(Duration::from_secs_f64).or(usual.block_deadline),
             credits: self.credits,
             limit: self.pool_limit.unwrap_or(usual.limit),
             hold_timeout: self.hold_timeout.filter(|seconds| *seconds > 0.0).map(Duration::from_secs_f64),

@@ -72,6 +72,9 @@ pub(crate) struct Serve {
     /// What happens to subscribers that fall behind: auto, block, drop-oldest, drop-newest, latest.
     #[arg(long, value_name = "POLICY")]
     policy: Option<Policy>,
+    /// How long a subscriber of policy block may hold the stream at a time; then it loses frames.
+    #[arg(long, value_name = "SECONDS", value_parser = super::seconds)]
+    block_deadline: Option<f64>,
     /// Frames that a subscriber may hold.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     credits: Option<u32>,

@@ -166,8 +166,9 @@ impl Serve {
         sink.set_property("uri", uri);
         let nanoseconds = |seconds: f64| (seconds * 1e9) as u64;
         let (backing, device) = self.backing();
-        let options: [(&str, Option<String>); 11] = [
+        let options: [(&str, Option<String>); 12] = [
             ("policy", self.policy.map(|policy| policy.to_string())),
+            ("block-deadline", self.block_deadline.map(|seconds| nanoseconds(seconds).to_string())),
             ("credits", self.credits.map(|credits| credits.to_string())),
             ("backing", backing),
             ("backing-device", device),
