@@ -4,8 +4,10 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 
@@ -50,24 +52,45 @@ pub(crate) fn found(result: Result<usize, String>, what: &str) -> String {
 }
 
 /// Where lines are typed: our plugin and the command are found, nothing else of this machine is touched.
-pub(crate) struct Stage(tempfile::TempDir);
+pub(crate) struct Stage {
+    folder: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// The loopback of a network of its own for this thread and all that it starts, where that is allowed: the ports that
+/// README names may be in use on this machine.
+fn own_network() {
+    if unshare(CloneFlags::CLONE_NEWNET).is_ok() {
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        assert!(up.is_ok_and(|status| status.success()), "the loopback of a new network");
+    }
+}
 
 impl Stage {
+    /// One at a time, for the same reason.
     pub(crate) fn new() -> Self {
-        let stage = Self(tempfile::Builder::new().prefix("pagecast-readme").tempdir().unwrap());
+        static ONE: Mutex<()> = Mutex::new(());
+        let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        own_network();
+        let folder = tempfile::Builder::new().prefix("pagecast-readme").tempdir().unwrap();
+        let stage = Self { folder, _alone: alone };
         let test = std::env::current_exe().unwrap();
         let library = test.with_file_name("libgstpagecast.so");
         assert!(library.exists(), "{} is not built", library.display());
         std::fs::create_dir(stage.plugins()).unwrap();
         std::os::unix::fs::symlink(library, stage.plugins().join("libgstpagecast.so")).unwrap();
         // One process makes the registry; the others find it.
-        let output = stage.command(stage.0.path(), "gst-inspect-1.0 pagecastsrc").output().unwrap();
+        let output = stage.command(stage.path(), "gst-inspect-1.0 pagecastsrc").output().unwrap();
         assert!(output.status.success(), "{}", common::stderr(&output));
         stage
     }
 
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
     fn plugins(&self) -> PathBuf {
-        self.0.path().join("plugins")
+        self.path().join("plugins")
     }
 
     /// A shell that runs these lines in a folder, as the leader of a process group.
@@ -82,7 +105,7 @@ impl Stage {
             .env("XDG_RUNTIME_DIR", folder)
             .env("XDG_CONFIG_HOME", folder.join("config"))
             .env("GST_PLUGIN_PATH", self.plugins())
-            .env("GST_REGISTRY", self.0.path().join("registry"))
+            .env("GST_REGISTRY", self.path().join("registry"))
             .env("GST_PLUGIN_FEATURE_RANK", "fakevideosink:MAX")
             .stdin(Stdio::null())
             .process_group(0);
@@ -91,7 +114,7 @@ impl Stage {
 
     /// Runs a section in a folder of its own; how many lines it had.
     pub(crate) fn run(&self, section: &Section, patience: Duration) -> Result<usize, String> {
-        let folder = tempfile::Builder::new().prefix("section").tempdir_in(self.0.path()).unwrap();
+        let folder = tempfile::Builder::new().prefix("section").tempdir_in(self.path()).unwrap();
         let mut scene = Scene { stage: self, folder: folder.path(), terminals: Vec::new() };
         for block in &section.blocks {
             scene.run(block, patience)?;
