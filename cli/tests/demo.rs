@@ -76,8 +76,8 @@ fn two_at_once_pass_and_leave_nothing_but_their_results() {
             .flatten()
             .any(|entry| { entry.file_name().to_string_lossy().starts_with("recording") })
     );
-    // 15 s and what it takes to start, twice, on two processors that may have other work, too.
-    assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
+    // 15 s and what it takes to start, twice, on processors that may have much other work.
+    assert!(began.elapsed() < Duration::from_secs(300), "{:?}", began.elapsed());
 }
 
 #[cfg(debug_assertions)]

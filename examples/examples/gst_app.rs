@@ -28,7 +28,7 @@ fn main() -> Outcome {
 
     let publisher = pipeline(&format!(
         "appsrc name=in format=time caps={CAPS} block=true max-buffers=4 \
-         ! pagecastsink name=sink uri={uri} policy=block sync=false wait-for-clients={clients}"
+         ! pagecastsink name=sink uri={uri} policy=block block-deadline=30000000000 sync=false wait-for-clients={clients}"
     ))?;
     let source = publisher.by_name("in").and_downcast::<gst_app::AppSrc>().ok_or("no appsrc")?;
     play(&publisher)?;
@@ -62,7 +62,7 @@ fn main() -> Outcome {
 }
 
 fn patience() -> Instant {
-    Instant::now() + Duration::from_secs(10)
+    Instant::now() + Duration::from_secs(30)
 }
 
 /// Ends with the frames that arrived, and how many of them were wrong.

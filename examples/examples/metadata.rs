@@ -40,7 +40,7 @@ fn detect(uri: &str, remote: &str) -> Outcome {
     let frames = option("--frames", 300)?;
     let pipeline = pipeline(&format!(
         "videotestsrc pattern=ball num-buffers={frames} ! {CAPS} ! identity name=detector \
-         ! pagecastsink name=sink uri=\"{uri}\" wait-for-clients={} {remote}",
+         ! pagecastsink name=sink block-deadline=30000000000 uri=\"{uri}\" wait-for-clients={} {remote}",
         option("--wait", 1)?
     ))?;
     let pad = pipeline.by_name("detector").and_then(|one| one.static_pad("src")).ok_or("no detector")?;

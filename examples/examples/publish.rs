@@ -20,7 +20,10 @@ fn main() -> Outcome {
 
     // The pool's limit is the budget: what subscribers may hold together never exceeds it.
     let pool = Pool::new(PoolOptions::default());
-    let options = PublisherOptions { live: fps > 0, remote: remote()?, ..PublisherOptions::default() };
+    // Who is slow may hold a free-running publisher for so long at a time; then it loses frames.
+    let block_deadline = Some(Duration::from_secs(30));
+    let options =
+        PublisherOptions { live: fps > 0, block_deadline, remote: remote()?, ..PublisherOptions::default() };
     let publisher = Publisher::open(&uri, options)?;
     publisher.set_pool(&pool);
     publisher

@@ -69,6 +69,7 @@ fn elements_of_two_hosts_know_each_other_by_their_identities() {
         Launched::on(&hosts, 1, &place.file(who), &line)
     };
     let sink = format!("pagecastsink wait-for-clients=1 uri={uri} networks=10.79.0.0/24 {}", ids.of("p"));
+    let sink = pagecast_tests::patient(&sink);
     let mut publisher =
         Launched::on(&hosts, 0, &place.file("publisher"), &format!("{made} ! {CAPS} ! {sink}"));
     // One who is not known gets nothing, and is told why.

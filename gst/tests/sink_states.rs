@@ -56,7 +56,7 @@ fn changes(random: &mut Random, count: u32) -> u64 {
     let launch = |live: bool, wait: bool, frames: i32| {
         format!(
             "videotestsrc is-live={live} num-buffers={frames} ! video/x-raw,format=GRAY8,width=64,height=64,framerate=200/1 ! \
-             pagecastsink name=k wait-for-connection={wait} uri={}",
+             pagecastsink name=k block-deadline=500000000 wait-for-connection={wait} uri={}",
             place.uri()
         )
     };

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use gst::prelude::*;
-use pagecast_tests::proc;
+use pagecast_tests::{patient, proc};
 use source::coded;
 use source::launch::Launched;
 use source::*;
@@ -112,7 +112,7 @@ fn kills_at_random_moments_leave_nothing_behind() {
 fn a_killed_consumer_disturbs_nobody() {
     let place = Place::new();
     let frames = 300;
-    let sink = format!("pagecastsink uri={} wait-for-clients=2 policy=block", place.uri());
+    let sink = patient(&format!("pagecastsink uri={} wait-for-clients=2 policy=block", place.uri()));
     let publish =
         format!("videotestsrc num-buffers={frames} is-live=false pattern=ball ! {CAPS} ! {sink} sync=false");
     let mut publisher = Launched::new(&place.file("publisher"), &publish);

@@ -7,6 +7,9 @@ use pagecast_tests::{PAGE, Place, eventually, skip, stamp};
 
 const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 const SIZE: usize = 300_000;
+/// Nobody loses anything, however slow the machine is.
+const BLOCK: &str = "policy=block";
+const WAITS: &str = "block_deadline=60000";
 
 fn hosts() -> Option<Hosts> {
     Hosts::new().map_err(|why| skip(&why)).ok()
@@ -20,7 +23,7 @@ fn publisher(hosts: &Hosts, place: &Place, how: &str) -> (Peer, String) {
 fn publisher_at(hosts: &Hosts, place: &Place, scheme: &str, how: &str) -> (Peer, String) {
     let uris = format!("{} {scheme}://{FIRST}:0", place.uri("a"));
     let size = format!("size={SIZE}");
-    let arguments = ["publisher", &uris, "networks=10.79.0.0/24", &size, "policy=block", "live=false", how];
+    let arguments = ["publisher", &uris, "networks=10.79.0.0/24", &size, BLOCK, WAITS, how];
     let peer = hosts.start(0, PEER, &arguments);
     let ready = peer.expect("ready");
     let uri = ready.split_whitespace().find(|uri| uri.starts_with(scheme)).expect("an address").to_owned();
@@ -150,7 +153,7 @@ fn a_subscriber_may_listen_and_the_publisher_dial() {
     let subscriber = hosts.start(1, PEER, &["subscriber", &listening, "networks=10.79.0.0/24", &ids.of("s")]);
     let uris = format!("{} {listen}?mode=connect", place.uri("a"));
     let size = format!("size={SIZE}");
-    let arguments = ["publisher", &uris, &size, "policy=block", "live=false", &ids.of("p")];
+    let arguments = ["publisher", &uris, &size, BLOCK, WAITS, &ids.of("p")];
     let mut publisher = hosts.start(0, PEER, &arguments);
     publisher.expect("ready");
     subscriber.expect("connected");

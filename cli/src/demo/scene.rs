@@ -18,7 +18,7 @@ use crate::workers::fleet::{Fleet, Report};
 use crate::workers::memory::{self, Memory, memory_files};
 
 const SECOND: Duration = Duration::from_secs(1);
-const SET_UP: Duration = Duration::from_secs(10);
+const SET_UP: Duration = Duration::from_secs(30);
 /// After a change, so that reports tell of it.
 const SETTLE: Duration = Duration::from_millis(500);
 

@@ -73,8 +73,13 @@ impl Place {
         fill: impl Fn(&mut pagecast::Lease, u64) -> (usize, Description) + Send + 'static,
     ) -> Publishing {
         let uri = format!("unix:{}", self.socket(name).display());
-        let options =
-            PublisherOptions { policy: Policy::DropOldest, name: name.to_owned(), ..Default::default() };
+        let options = PublisherOptions {
+            policy: Policy::DropOldest,
+            // Who asks for `block` loses nothing, however slow the machine is.
+            block_deadline: Some(LIMIT),
+            name: name.to_owned(),
+            ..Default::default()
+        };
         let publisher = Arc::new(Publisher::open(&uri, options).unwrap());
         let pool = Pool::new(PoolOptions { limit: 256 << 20, ..PoolOptions::default() });
         publisher.set_pool(&pool);

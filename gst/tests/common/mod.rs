@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst_allocators::FdMemory;
 use pagecast::{Frame, Message, RecvError, Subscriber, SubscriberOptions};
+use pagecast_tests::patient;
 
 /// Initialises GStreamer with the plugin.
 pub fn init() {
@@ -47,8 +48,8 @@ pub struct Pipeline(pub gst::Pipeline, Mutex<Vec<(gst::MessageType, String)>>);
 impl Pipeline {
     pub fn new(description: &str) -> Self {
         init();
-        let element =
-            gst::parse::launch(description).unwrap_or_else(|error| panic!("{description}: {error}"));
+        let element = gst::parse::launch(&patient(description))
+            .unwrap_or_else(|error| panic!("{description}: {error}"));
         Self(element.downcast().expect("a pipeline"), Mutex::default())
     }
 

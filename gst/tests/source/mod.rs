@@ -53,6 +53,8 @@ impl Source {
 
     pub(crate) fn with_hooks(uri: &str, options: PublisherOptions, hooks: Hooks) -> Self {
         let pool = Pool::new(PoolOptions { limit: 64 << 20, ..PoolOptions::default() });
+        // Where it waits for somebody nothing is lost, however slow the machine is.
+        let options = PublisherOptions { block_deadline: Some(LIMIT), ..options };
         let publisher = Publisher::open_with(uri, options, hooks).expect("a publisher");
         publisher.set_pool(&pool);
         Self { publisher, pool, size: 1000 }
@@ -111,7 +113,7 @@ pub(crate) struct Pipeline(pub(crate) gst::Pipeline);
 impl Pipeline {
     pub(crate) fn new(description: &str) -> Self {
         init();
-        let made = gst::parse::launch(description).expect(description);
+        let made = gst::parse::launch(&pagecast_tests::patient(description)).expect(description);
         Self(made.downcast::<gst::Pipeline>().expect("a pipeline"))
     }
 
