@@ -10,7 +10,10 @@ use common::*;
 use gst::prelude::*;
 
 /// The plugin as gst-launch finds it, in a folder of its own.
-struct Plugin(PathBuf);
+struct Plugin {
+    folder: PathBuf,
+    registry: PathBuf,
+}
 
 impl Plugin {
     fn new(place: &Place) -> Self {
@@ -21,17 +24,26 @@ impl Plugin {
         let folder = place.path().join("plugin");
         std::fs::create_dir(&folder).unwrap();
         std::os::unix::fs::symlink(library, folder.join("libgstpagecast.so")).unwrap();
-        Self(folder)
+        let plugin = Self { folder, registry: place.path().join("registry") };
+        // One process makes the registry; the others find it.
+        let inspect = plugin.command("gst-inspect-1.0").arg("pagecastsrc").output();
+        assert!(inspect.expect("gst-inspect-1.0").status.success());
+        plugin
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("GST_PLUGIN_PATH", &self.folder).env("GST_REGISTRY", &self.registry);
+        command
     }
 
     /// Starts a pipeline, whose output goes to a file of this name.
     fn launch(&self, place: &Place, log: &str, pipeline: &str) -> Launched {
         let output = std::fs::File::create(place.path().join(log)).unwrap();
-        let child = Command::new("gst-launch-1.0")
+        let child = self
+            .command("gst-launch-1.0")
             .arg("-e")
             .args(pipeline.split_whitespace())
-            .env("GST_PLUGIN_PATH", &self.0)
-            .env("GST_REGISTRY", place.path().join("registry"))
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
@@ -45,6 +57,14 @@ impl Plugin {
 struct Launched(Child);
 
 impl Launched {
+    /// Waits until its pipeline is made.
+    fn is_made(&self) {
+        let maps = format!("/proc/{}/maps", self.0.id());
+        eventually("its elements are made", || {
+            std::fs::read_to_string(&maps).unwrap_or_default().contains("libgstpagecast.so")
+        });
+    }
+
     fn ends_well(&mut self, log: &Path) {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
@@ -81,11 +101,13 @@ fn a_line_written_for_shmsink_runs_with_the_names_replaced() {
         (plugin.launch(&place, &format!("reader{n}"), &line), file)
     };
     let mut readers = [read(0), read(1), read(2)];
+    // The writer waits for one of them only.
+    readers.iter().for_each(|(reader, _)| reader.is_made());
     let mut writer = plugin.launch(
         &place,
         "writer",
         &format!(
-            "videotestsrc num-buffers=60 ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! \
+            "videotestsrc num-buffers=120 ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! \
              pagecastsink socket-path={socket} shm-size=10000000 wait-for-connection=true perms=384 \
              buffer-time=-1 sync=true"
         ),

@@ -137,7 +137,7 @@ fn a_camera_keeps_its_reserve_and_gets_its_buffers_back() {
     let mut held: Vec<Frame> = Vec::new();
     for n in 0..8 {
         sink.shoot(&camera, n);
-        let frame = subscriber.next_frame(Some(Duration::from_secs(10))).unwrap();
+        let frame = subscriber.next_frame(Some(Duration::from_secs(30))).unwrap();
         assert_eq!(frame.to_vec().unwrap(), [n; SIZE]);
         held.push(frame);
     }
@@ -152,7 +152,7 @@ fn a_camera_keeps_its_reserve_and_gets_its_buffers_back() {
     });
     for n in 0..50 {
         sink.shoot(&camera, n);
-        drop(subscriber.next_frame(Some(Duration::from_secs(10))).unwrap());
+        drop(subscriber.next_frame(Some(Duration::from_secs(30))).unwrap());
     }
     assert_eq!(sink.copied(), 4, "no more copies");
 }

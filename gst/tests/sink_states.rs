@@ -95,7 +95,7 @@ fn changes(random: &mut Random, count: u32) -> u64 {
     last.play();
     let read = Arc::new(Mutex::new(subscriber(&place)));
     for _ in 0..10 {
-        read.lock().unwrap().next_frame(Some(Duration::from_secs(10))).expect("frames come");
+        read.lock().unwrap().next_frame(Some(Duration::from_secs(30))).expect("frames come");
     }
     frames + readers.into_iter().map(Reader::end).sum::<u64>()
 }

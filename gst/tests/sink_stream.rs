@@ -167,17 +167,17 @@ fn a_late_joiner_of_a_coded_stream_makes_upstream_send_a_key_unit() {
     });
     pipeline.play();
     let first = subscriber(&place);
-    first.next_frame(Some(Duration::from_secs(10))).unwrap();
+    first.next_frame(Some(Duration::from_secs(30))).unwrap();
     eventually("a request for a key unit", || *asked.lock().unwrap() == 1);
     first.request("force-key-unit", b"");
     eventually("a request of its own", || {
         // It is noticed with the frames it returns.
-        first.next_frame(Some(Duration::from_secs(10))).unwrap();
+        first.next_frame(Some(Duration::from_secs(30))).unwrap();
         *asked.lock().unwrap() == 2
     });
     first.request("seek", b"");
     for _ in 0..20 {
-        first.next_frame(Some(Duration::from_secs(10))).unwrap();
+        first.next_frame(Some(Duration::from_secs(30))).unwrap();
     }
     assert_eq!(pipeline.element("k").property::<u32>("num-clients"), 1);
     drop(first);
@@ -193,9 +193,9 @@ fn a_live_source_says_so_and_a_file_does_not() {
             place.uri()
         ));
         pipeline.play();
-        pipeline.0.state(gst::ClockTime::from_seconds(10)).0.unwrap();
+        pipeline.0.state(gst::ClockTime::from_seconds(30)).0.unwrap();
         let subscriber = subscriber(&place);
-        let frame = subscriber.next_frame(Some(Duration::from_secs(10))).unwrap();
+        let frame = subscriber.next_frame(Some(Duration::from_secs(30))).unwrap();
         let welcome = subscriber.welcome().unwrap();
         assert_eq!((welcome.live, welcome.policy), (live, Some(policy)));
         let captured = frame.description().times.captured;
@@ -207,7 +207,7 @@ fn a_live_source_says_so_and_a_file_does_not() {
         let mut clock = subscriber.clock();
         for _ in 0..100 {
             clock = clock.or_else(|| subscriber.clock());
-            subscriber.next_frame(Some(Duration::from_secs(10))).unwrap();
+            subscriber.next_frame(Some(Duration::from_secs(30))).unwrap();
         }
         assert!(clock.expect("a clock").running.is_some());
     }
@@ -295,10 +295,10 @@ fn one_client_more_than_allowed_is_refused() {
     pipeline.play();
     let guests = [subscriber(&place), subscriber(&place)];
     for guest in &guests {
-        guest.next_frame(Some(Duration::from_secs(10))).unwrap();
+        guest.next_frame(Some(Duration::from_secs(30))).unwrap();
     }
     let options = SubscriberOptions { reconnect: false, ..SubscriberOptions::default() };
-    let refused = with(&place, options).next_frame(Some(Duration::from_secs(10)));
+    let refused = with(&place, options).next_frame(Some(Duration::from_secs(30)));
     assert!(matches!(refused, Err(pagecast::RecvError::Refused { .. })), "{refused:?}");
     assert_eq!((*came.lock().unwrap(), *left.lock().unwrap()), (2, 0));
     drop(guests);
@@ -315,9 +315,9 @@ fn waiting_for_a_client_ends_with_the_state() {
     ));
     for _ in 0..3 {
         pipeline.play();
-        pipeline.0.state(gst::ClockTime::from_seconds(5)).0.unwrap();
+        pipeline.0.state(gst::ClockTime::from_seconds(30)).0.unwrap();
         pipeline.0.set_state(gst::State::Paused).unwrap();
-        pipeline.0.state(gst::ClockTime::from_seconds(5)).0.unwrap();
+        pipeline.0.state(gst::ClockTime::from_seconds(30)).0.unwrap();
         pipeline.play();
         pipeline.0.set_state(gst::State::Null).unwrap();
     }

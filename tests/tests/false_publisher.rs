@@ -411,7 +411,7 @@ fn returns_are_not_lost_behind_a_pile_of_requests() {
     liar.welcome();
     liar.announce(honest().as_fd());
     liar.say(&[frame(&[(1, 0, SIZE)])], &[]);
-    let held = subscriber.next_frame(Some(Duration::from_secs(10))).expect("a frame");
+    let held = subscriber.next_frame(Some(Duration::from_secs(30))).expect("a frame");
     // Over the limit: not sent, since that would be a fault of ours.
     subscriber.request("large", &vec![0; MAX_EVENT_BYTES + 1]);
     for _ in 0..100 {

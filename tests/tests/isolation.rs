@@ -140,7 +140,7 @@ fn nobody_blocks_a_live_stream_by_asking() {
 
 #[test]
 fn who_keeps_its_last_frame_is_not_evicted_while_the_publisher_pauses() {
-    let mut scene = scene(1, &["hold_timeout=1000"]);
+    let mut scene = scene(1, &["hold_timeout=2000"]);
     let keeper = scene.join(&["subscriber", "hold=1"]);
     keeper.expect("connected");
     scene.healthy.push(keeper);
@@ -148,7 +148,7 @@ fn who_keeps_its_last_frame_is_not_evicted_while_the_publisher_pauses() {
     scene.healthy[1].expect("kept");
     for _ in 0..3 {
         // Longer than the hold timeout, both with and without frames.
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::thread::sleep(std::time::Duration::from_millis(2500));
         scene.publish(100);
     }
     assert_eq!(scene.info().publisher.evicted, 0);
@@ -156,7 +156,7 @@ fn who_keeps_its_last_frame_is_not_evicted_while_the_publisher_pauses() {
 
 #[test]
 fn who_keeps_more_is_evicted_and_knows_it() {
-    let mut scene = scene(1, &["hold_timeout=1000"]);
+    let mut scene = scene(1, &["hold_timeout=2000"]);
     let mut keeper = scene.join(&["subscriber", "hold=3", "quiet=true"]);
     keeper.expect("connected");
     scene.publish(3);

@@ -203,7 +203,7 @@ fn a_request_reaches_the_publisher_while_nothing_is_published() {
     let _publisher = Publisher::open_with(&uri, PublisherOptions::default(), hooks).expect("publisher");
     let subscriber = subscriber(&uri, SubscriberOptions::default());
     subscriber.request("force-key-unit", &[]);
-    assert_eq!(told.recv_timeout(Duration::from_secs(5)).as_deref(), Ok("force-key-unit"));
+    assert_eq!(told.recv_timeout(Duration::from_secs(30)).as_deref(), Ok("force-key-unit"));
 }
 
 #[test]

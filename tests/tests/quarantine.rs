@@ -12,7 +12,7 @@ const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 const POOL: u64 = 40;
 
 fn scene(more: &[&str]) -> Scene {
-    let mut options = vec!["size=65536", "limit=2621440", "hold_timeout=1000"];
+    let mut options = vec!["size=65536", "limit=2621440", "hold_timeout=2000"];
     options.extend(more);
     Scene::new(PEER, 1, &options)
 }

@@ -12,7 +12,7 @@ use pagecast::{
 use pagecast_tests::{Place, check, eventually, stamped};
 
 const SIZE: usize = 100_000;
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(30));
 
 fn publisher(uri: &str, options: PublisherOptions) -> (Publisher, Pool) {
     let pool = Pool::new(PoolOptions { limit: options.limit, ..PoolOptions::default() });

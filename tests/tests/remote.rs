@@ -461,6 +461,6 @@ fn a_burst_of_small_frames_waits_for_nobody() {
     let held: Vec<_> = (0..200).map(|_| subscriber.next_frame(PATIENCE).expect("a frame")).collect();
     assert!(held.iter().enumerate().all(|(number, frame)| check(frame) == Ok(number as u64)));
     // With a heartbeat for every two frames it would be a minute and more.
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(45), "{:?}", begun.elapsed());
     drop(sending.join().expect("published"));
 }

@@ -120,9 +120,9 @@ pub fn with(place: &Place, options: SubscriberOptions) -> Subscriber {
 /// Everything up to the end of the stream.
 pub fn drain(subscriber: &Subscriber) -> Vec<Message> {
     let mut all = Vec::new();
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     loop {
-        match subscriber.recv(Some(Duration::from_secs(10))) {
+        match subscriber.recv(Some(Duration::from_secs(30))) {
             Ok(Message::Event(event)) if event.name == "eos" => return all,
             Ok(message) => all.push(message),
             Err(error) => panic!("after {} messages: {error}", all.len()),
@@ -134,7 +134,7 @@ pub fn drain(subscriber: &Subscriber) -> Vec<Message> {
 /// Gives every frame up to the end of the stream to `look`, one at a time.
 pub fn each_frame(subscriber: &Subscriber, mut look: impl FnMut(&Frame)) -> usize {
     for count in 0.. {
-        match subscriber.next_frame(Some(Duration::from_secs(10))) {
+        match subscriber.next_frame(Some(Duration::from_secs(30))) {
             Ok(frame) => look(&frame),
             Err(RecvError::Closed) => return count,
             Err(error) => panic!("after {count} frames: {error}"),
