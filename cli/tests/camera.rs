@@ -101,6 +101,8 @@ fn what_is_no_camera_or_no_mode_is_named() {
         ("serve x --device /dev/video77", "no such device"),
         ("serve x --device /dev/video0 --mode 8x8@", "no mode of a camera"),
         ("serve x --mode 8x8", "--device"),
+        #[cfg(feature = "gstreamer")]
+        ("serve x --mode 8x8 --test 64x64", "--device"),
     ] {
         let output = place.run(wrong);
         expect_code(&output, 2);

@@ -27,7 +27,7 @@ pub(super) struct Device {
     pub(super) device: Option<PathBuf>,
     /// What the camera is to capture, e.g. 1280x720@30:NV12; what is left out is as the camera has it.
     #[arg(long, value_name = "WxH@FPS:FORMAT", requires = "device")]
-    mode: Option<Mode>,
+    pub(super) mode: Option<Mode>,
     /// Buffers that the camera's driver is asked for.
     #[arg(long, value_name = "N", requires = "device", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=32))]
     buffers: u32,
