@@ -164,7 +164,7 @@ stage_aarch64() {
 }
 
 # Test targets of the plug-in, and how many tests must run there at least.
-DEBIAN13_IN_GUEST="src_dma_buf 6
+DEBIAN13_IN_GUEST="src_dma_buf 9
 src_dma_drm 5
 sink_dma_buf 5"
 

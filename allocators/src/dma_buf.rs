@@ -53,7 +53,10 @@ const SYNC_END: u64 = 4;
 pub const DEVICE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Waits until the devices that stand against this access are done.
-fn wait_for_devices(fd: BorrowedFd<'_>, direction: Direction, limit: Duration) -> Result<(), Errno> {
+///
+/// # Errors
+/// `ETIMEDOUT` if they are not within `limit`.
+pub fn wait_for_devices(fd: BorrowedFd<'_>, direction: Direction, limit: Duration) -> Result<(), Errno> {
     // Who reads waits for those who write; who writes, for everybody.
     let events = if direction == Direction::Read { PollFlags::POLLIN } else { PollFlags::POLLOUT };
     fence::is_ready(fd, events, limit)

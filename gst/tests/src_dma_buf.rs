@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use gst::prelude::*;
 use gst_allocators::DmaBufMemory;
+use pagecast::allocators::dma_buf::Direction;
 use pagecast::allocators::{DmaHeapBacking, DrmDumbBacking, dma_buf, foreign};
-use pagecast::{FaceKind, Frame, PublisherOptions, Times};
+use pagecast::{FaceKind, Fence, Frame, PublisherOptions, Times};
+use pagecast_tests::importer::{Importer, Work};
 use pagecast_tests::skip;
 use source::*;
 
@@ -106,6 +108,111 @@ fn no_dma_buf_is_an_error_with_a_remedy() {
     source.publish(0);
     let error = pipeline.error();
     assert!(error.contains("set face=auto"), "{error}");
+}
+
+/// The kernel's virtual GPU at work on pages of its own, and a publisher of dma-bufs.
+struct AtWork {
+    importer: Importer,
+    work: Work,
+    fence: Fence,
+    source: Source,
+    _own: Frame,
+}
+
+fn at_work(place: &Place) -> Option<AtWork> {
+    let importer = match Importer::open() {
+        Ok(importer) if has_udmabuf() => importer,
+        Ok(_) => return skip_none("/dev/udmabuf cannot be opened"),
+        Err(why) => return skip_none(&why),
+    };
+    let source = video(place);
+    let own = source.frame(0, Times::default());
+    let fd = own.segments()[0].buffer.face(FaceKind::DmaBuf).expect("a dma-buf").fd;
+    let work = importer.begin_work(importer.import(fd));
+    let fence = Fence::of_dma_buf(fd, Direction::Read).expect("a fence");
+    Some(AtWork { importer, work, fence, source, _own: own })
+}
+
+fn skip_none<T>(why: &str) -> Option<T> {
+    skip(why);
+    None
+}
+
+/// Publishes a frame that a device still writes.
+fn publish_fenced(source: &Source, number: u64, fence: &Fence) {
+    let plain = source.frame(number, Times::default());
+    let description = plain.description().clone();
+    let buffer = plain.segments()[0].buffer.clone();
+    let frame = Frame::builder().describe(description).segment(buffer, 0, source.size);
+    let frame = frame.acquire_fence(fence.clone()).owner(plain).build();
+    source.publisher.publish(&frame.expect("a frame")).expect("published");
+}
+
+#[test]
+fn a_frame_goes_downstream_when_its_device_is_done() {
+    let place = Place::new();
+    let Some(AtWork { importer, work, fence, source, _own }) = at_work(&place) else { return };
+    let reader = Pipeline::playing(&format!(
+        "pagecastsrc name=src face=dma-buf uri={} ! appsink name=a sync=false",
+        place.uri()
+    ));
+    let sink = reader.sink("a");
+    source.wait_for(1);
+    source.publish(0);
+    assert_eq!(number(&pull(&sink)), 0, "a control: nobody works on this one");
+    publish_fenced(&source, 1, &fence);
+    source.publish(2);
+    let early = sink.try_pull_sample(gst::ClockTime::from_mseconds(200));
+    assert!(early.is_none() || fence.has_signalled(), "a device writes it");
+    if !fence.has_signalled() {
+        importer.finish(work);
+    }
+    let first = early.unwrap_or_else(|| pull(&sink));
+    assert!(fence.has_signalled());
+    // The kernel's device lets nobody wait for longer than ten seconds, which pass quickly on a machine that stood still.
+    if number(&first) == 1 {
+        assert_eq!(number(&pull(&sink)), 2);
+    } else {
+        assert_eq!(reader.stats("src").get::<u64>("dropped"), Ok(1));
+    }
+}
+
+#[test]
+fn a_device_that_is_never_done_costs_its_frame_only() {
+    let place = Place::new();
+    let Some(AtWork { importer: _importer, fence, source, _own, .. }) = at_work(&place) else { return };
+    let reader = Pipeline::playing(&format!(
+        "pagecastsrc name=src face=dma-buf uri={} ! appsink name=a sync=false",
+        place.uri()
+    ));
+    let sink = reader.sink("a");
+    source.wait_for(1);
+    source.publish(0);
+    assert_eq!(number(&pull(&sink)), 0);
+    publish_fenced(&source, 1, &fence);
+    source.publish(2);
+    let next = pull(&sink);
+    if number(&next) == 1 {
+        assert!(fence.has_signalled(), "the kernel's own limit came first");
+    } else {
+        assert_eq!(number(&next), 2);
+        assert!(next.buffer().unwrap().flags().contains(gst::BufferFlags::DISCONT), "one is missing");
+        assert_eq!(reader.stats("src").get::<u64>("dropped"), Ok(1));
+    }
+}
+
+#[test]
+fn a_pipeline_ends_while_a_device_works() {
+    let place = Place::new();
+    let Some(AtWork { importer: _importer, fence, source, _own, .. }) = at_work(&place) else { return };
+    let reader =
+        Pipeline::playing(&format!("pagecastsrc name=src face=dma-buf uri={} ! fakesink", place.uri()));
+    source.wait_for(1);
+    publish_fenced(&source, 1, &fence);
+    eventually("it has it", || reader.stats("src").get::<u64>("frames").unwrap() == 1);
+    let begun = std::time::Instant::now();
+    drop(reader);
+    assert!(begun.elapsed() < dma_buf::DEVICE_LIMIT || fence.has_signalled(), "{:?}", begun.elapsed());
 }
 
 /// From an element that fills pages of a device to one that reads them.

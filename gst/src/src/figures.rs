@@ -38,6 +38,8 @@ struct Connected {
 pub(super) struct Figures {
     connected: Mutex<Connected>,
     copied: AtomicU64,
+    /// Frames whose device took too long.
+    late: AtomicU64,
     layout_unknown: AtomicBool,
 }
 
@@ -45,6 +47,7 @@ impl Figures {
     pub(super) fn reset(&self) {
         *lock(&self.connected) = Connected::default();
         self.copied.store(0, Ordering::Relaxed);
+        self.late.store(0, Ordering::Relaxed);
     }
 
     /// Downstream may be able to take other layouts than before.
@@ -58,6 +61,10 @@ impl Figures {
 
     pub(super) fn count_copied(&self) {
         self.copied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_late(&self) {
+        self.late.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_frame(&self, access: &'static str) {
@@ -116,7 +123,7 @@ impl Figures {
         let mut out = gst::Structure::builder("application/x-pagecastsrc-stats")
             .field("connected", connected.welcome.is_some())
             .field("frames", figures.frames)
-            .field("dropped", figures.dropped)
+            .field("dropped", figures.dropped + self.late.load(Ordering::Relaxed))
             .field("copied", self.copied.load(Ordering::Relaxed))
             .field("bytes", figures.bytes)
             .field("reconnects", figures.reconnects)

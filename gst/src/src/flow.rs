@@ -175,10 +175,10 @@ impl PagecastSrc {
         Err(self.element_error(kind, format!("{error}: {}", remedy(error))))
     }
 
-    /// The buffer that a frame makes; `None` if the link is asked for anew instead.
+    /// The buffer that a frame makes; `None` if the link is asked for anew instead, or a device takes too long.
     fn frame(&self, flow: &mut Flow, frame: &Frame) -> Result<Option<gst::Buffer>, gst::FlowError> {
         self.ensure_started(flow);
-        if !self.fits_caps(flow, frame)? {
+        if !self.fits_caps(flow, frame)? || !self.wait_for_devices(frame)? {
             return Ok(None);
         }
         let mut buffer = self.buffer_of(flow, frame)?;

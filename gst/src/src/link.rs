@@ -58,6 +58,10 @@ impl Link {
         }
     }
 
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
+    }
+
     pub(super) fn resume(&self) {
         let slot = lock(&self.subscriber);
         self.interrupted.store(false, Ordering::SeqCst);

@@ -35,6 +35,10 @@
 //! only the last, with their modifier: it comes as the publisher said it, and who cannot take it gets an error that names
 //! it and what would be taken.
 //!
+//! A frame whose device still writes it (a dma-buf says so by its fences, which GStreamer does not have) goes downstream
+//! when the device is done; after five seconds it is lost, and counted in `dropped`. Fences of devices downstream are in the
+//! dma-buf, too: the publisher's pages rest until they have signalled.
+//!
 //! # Messages
 //!
 //! `pagecast-connected` (uri, publisher, epoch, live, policy, credits) and `pagecast-disconnected` (uri,
@@ -43,6 +47,7 @@
 //! the stream, which the source sends so that downstream can finish its work, is not the publisher's. A frame before which others were lost has the flag DISCONT.
 
 mod caps;
+mod devices;
 mod figures;
 mod flow;
 mod imp;
