@@ -10,7 +10,7 @@ packages="gcc g++ libc6-dev pkg-config gstreamer1.0-tools libgstreamer1.0-dev li
 test_packages="gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x ffmpeg git
   qemu-system-x86 qemu-system-common busybox-static kmod util-linux xz-utils zstd python3-minimal iproute2
   udev rdma-core ibverbs-utils perftest rdmacm-utils libibverbs-dev librdmacm-dev v4l-utils libdrm-dev debootstrap
-  gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user iperf3 make"
+  libegl1 libgbm1 libgl1-mesa-dri gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user iperf3 make"
 
 tests=0
 case ${1:---demo} in

@@ -185,6 +185,11 @@ stage_debian13() {
     echo "-- in the guest, in the Debian 13 root: $target"
     in_guest "$min" 180 "" env D13_SHARE=/tmp testbed/debian13-root run "$DEBIAN13_ROOT" -- "$binary" || rc=1
   done <<<"$DEBIAN13_IN_GUEST"
+  # A program of this system with that one's Mesa, whose software device imports dma-bufs.
+  cargo build -p pagecast-examples --example gpu || rc=1
+  binary=$(test_binary pagecast-examples --test=gpu)
+  echo "-- in the guest, in the Debian 13 root: the example gpu"
+  in_guest 4 180 "" env D13_SHARE=/tmp testbed/debian13-root run "$DEBIAN13_ROOT" -- "$binary" || rc=1
   # not root's, where sudo made it
   [ "$(id -u)" = 0 ] || as_root chown -R "$(id -u)" "$TARGET/debian13"
   return $rc

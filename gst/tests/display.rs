@@ -52,7 +52,8 @@ struct Studio {
 impl Studio {
     fn open(backing: BackingChoice) -> Self {
         let place = Place::new();
-        let options = PublisherOptions { live: false, ..PublisherOptions::default() };
+        let block_deadline = Some(2 * LIMIT); // a slow display loses nothing
+        let options = PublisherOptions { live: false, block_deadline, ..PublisherOptions::default() };
         let publisher = Publisher::open(&place.uri(), options).expect("a publisher");
         let caps = "video/x-raw, format=(string)BGRx, width=640, height=480, framerate=30/1";
         publisher.set_caps(caps).expect("caps");

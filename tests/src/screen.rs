@@ -21,8 +21,8 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Reads a binary PPM as QEMU writes it.
-    fn parse(ppm: &[u8]) -> Option<Self> {
+    /// Reads a binary PPM as QEMU writes it; `None` if it is not whole.
+    pub fn parse(ppm: &[u8]) -> Option<Self> {
         let mut lines = ppm.splitn(4, |byte| *byte == b'\n');
         let mut line = || lines.next();
         let (kind, size, depth) = (line()?, std::str::from_utf8(line()?).ok()?, line()?);
