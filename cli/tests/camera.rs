@@ -258,7 +258,7 @@ fn no_exports(place: &Place) -> PathBuf {
         #include <linux/videodev2.h>
         int ioctl(int fd, unsigned long request, void *argument) {
             int (*real)(int, unsigned long, void *) = dlsym(RTLD_NEXT, "ioctl");
-            if ((unsigned int)request == (unsigned int)VIDIOC_EXPBUF) { errno = EINVAL; return -1; }
+            if ((unsigned int)request == (unsigned int)VIDIOC_EXPBUF) { errno = ENOTTY; return -1; }
             return real(fd, request, argument);
         }"#;
     let (source, library) = (place.path().join("no-exports.c"), place.path().join("no-exports.so"));
@@ -281,10 +281,34 @@ fn what_a_driver_does_not_export_is_copied_and_said() {
     assert!(received(&place) == expected, "the picture is another");
     let info = json(&place.run("info cam0 --json"));
     assert_eq!(info["publisher"]["access"], "enforced", "copies are pages of ours: {info}");
-    let last = serving.end();
+    all_copied(&serving.end());
+}
+
+/// What is said at the end: as many copies as frames.
+fn all_copied(last: &str) {
     let counts: Vec<u64> =
         last.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
     assert!(counts[0] > 0 && counts[0] == counts[1], "as many copies as frames: {last}");
+}
+
+/// The same under GStreamer's own source, which then has ordinary memory.
+#[test]
+#[cfg(feature = "gstreamer")]
+fn what_v4l2src_cannot_export_is_copied_and_said_once() {
+    let Some(camera) = camera() else { return };
+    let place = Place::new();
+    let expected = camera.capture(place.path(), "NV12");
+    let (path, caps) = (camera.path.display(), pagecast_tests::camera::CAPS);
+    let mut command = place.command(&format!("serve cam0 v4l2src device={path} ! {caps}"));
+    command.env("LD_PRELOAD", no_exports(&place));
+    let (serving, before) = Serving::of(command);
+    assert!(received(&place) == expected, "the picture is another");
+    let info = json(&place.run("info cam0 --json"));
+    assert_eq!(info["publisher"]["access"], "enforced", "copies are pages of ours: {info}");
+    serving.process.signal(Signal::SIGINT);
+    let said = before + &serving.wait_for("frames published");
+    assert_eq!(said.matches("Frames are copied once each").count(), 1, "{said}");
+    all_copied(said.lines().last().expect("a line"));
 }
 
 #[test]
