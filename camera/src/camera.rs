@@ -240,7 +240,7 @@ impl Camera {
     }
 
     fn frame(&mut self, picture: Picture) -> Result<Step, CameraError> {
-        let lost = self.last.map_or(0, |last| picture.sequence.wrapping_sub(last).saturating_sub(1));
+        let lost = self.last.map_or(0, |last| missing(last, picture.sequence));
         self.figures.lost += u64::from(lost);
         self.gap |= lost > 0;
         self.last = Some(picture.sequence);
@@ -285,6 +285,14 @@ impl Camera {
     }
 }
 
+/// Pictures between two that follow each other in the driver's count, which wraps; none where it began anew.
+fn missing(last: u32, sequence: u32) -> u32 {
+    match sequence.wrapping_sub(last) {
+        0 | 0x8000_0000.. => 0,
+        step => step - 1,
+    }
+}
+
 fn describe(format: &Format) -> Description {
     Description {
         times: Times { duration: format.duration(), ..Times::default() },
@@ -299,4 +307,18 @@ fn start(path: &Path, options: &CameraOptions) -> Result<Capture, CameraError> {
     let device = Device::open(path)?;
     let format = device.set(&options.mode)?;
     Capture::start(device, format, options.buffers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missing;
+
+    #[test]
+    fn missing_pictures_are_counted_over_the_end_and_not_backwards() {
+        assert_eq!(
+            [missing(6, 7), missing(6, 9), missing(u32::MAX, 0), missing(u32::MAX - 1, 2)],
+            [0, 2, 0, 3]
+        );
+        assert_eq!([missing(7, 7), missing(700, 0), missing(9, 8)], [0, 0, 0]);
+    }
 }
