@@ -319,6 +319,13 @@ impl Subscriber {
                 }
             }
             Message::Clock(clock) => view.clock = Some(*clock),
+            // Nobody may receive again: what is still held goes back when it is dropped, not with later ones.
+            Message::Event(event) if event.name == "eos" => {
+                if let Some(connection) = &receiver.connection {
+                    connection.link.set_receiving(true);
+                    connection.link.flush();
+                }
+            }
             _ => {}
         }
     }

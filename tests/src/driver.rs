@@ -1,6 +1,7 @@
 //! A camera's buffers as the kernel's V4L2 core sees them, whoever captures. Needs root, as in the testbed.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::tracing::{mount, path, write};
 
@@ -50,8 +51,7 @@ impl DriverTrace {
     /// # Panics
     /// If the kernel does not say, or has forgotten some.
     pub fn taken(&self) -> Vec<Dequeued> {
-        let text = fs::read_to_string(path("trace")).expect("the trace");
-        assert!(!text.contains("LOST"), "the kernel has forgotten some");
+        let text = whole();
         let mut left = None;
         let mut taken = Vec::new();
         for line in text.lines() {
@@ -65,6 +65,21 @@ impl DriverTrace {
         }
         taken
     }
+}
+
+/// The trace. While the kernel writes, a reader may be told that something was lost that is there when it reads again; what
+/// was overwritten stays lost.
+fn whole() -> String {
+    let mut text = String::new();
+    for _ in 0..10 {
+        text = fs::read_to_string(path("trace")).expect("the trace");
+        if !text.contains("LOST") {
+            return text;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let lost = text.lines().find(|line| line.contains("LOST"));
+    panic!("the kernel has forgotten some: {lost:?} of {} lines", text.lines().count());
 }
 
 fn number(line: &str, name: &str) -> Option<u64> {

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use pagecast::publisher::LONGEST_END;
-use pagecast::{Policy, Pool, PoolOptions, Publisher, PublisherOptions};
+use pagecast::{
+    Policy, Pool, PoolOptions, Publisher, PublisherOptions, RecvError, Subscriber, SubscriberOptions,
+};
 use pagecast_tests::peers::Peer;
-use pagecast_tests::{Place, stamped};
+use pagecast_tests::{Place, eventually, stamped};
 
 const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 
@@ -54,6 +56,29 @@ fn who_is_slow_gets_all_of_a_stream_that_ends() {
     scene.subscriber.expect("disconnected");
     assert_eq!(scene.subscriber.acknowledged(), 16, "after {took:?}");
     assert!(took > patience, "the control: {took:?} is no longer than one frame may take");
+}
+
+#[test]
+fn what_is_dropped_after_the_end_goes_back_at_once() {
+    let place = Place::new();
+    let publisher = Publisher::open(&place.uri("a"), PublisherOptions::default()).expect("a publisher");
+    let pool = Pool::new(PoolOptions::default());
+    let subscriber = Subscriber::open(&place.uri("a"), SubscriberOptions::default()).expect("a subscriber");
+    let reader = std::thread::spawn(move || {
+        let last = subscriber.next_frame(None).expect("a frame");
+        let end = subscriber.next_frame(None);
+        assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
+        (last, subscriber)
+    });
+    assert!(publisher.wait_for_subscribers(1, Some(Duration::from_secs(30))));
+    publisher.publish(&stamped(&pool, 0, 20_000)).expect("published");
+    publisher.publish_event("eos", b"").expect("published");
+    // It receives no more, yet it is there.
+    let (last, _subscriber) = reader.join().expect("the reader");
+    let held = || publisher.info().subscribers.iter().map(|subscriber| subscriber.held).sum::<usize>();
+    assert_eq!(held(), 1, "the control: it holds the last one");
+    drop(last);
+    eventually("it came back", || held() == 0);
 }
 
 #[test]
