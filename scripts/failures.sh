@@ -4,7 +4,9 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-cat "$TARGET/test-logs/failed" 2>/dev/null | while read -r stage; do
+failed=$TARGET/test-logs/failed
+[ -e "$failed" ] || exit 0
+while read -r stage; do
   log=$TARGET/test-logs/$stage.log
   [ -e "$log" ] || continue
   printf '\n-- %s\n' "$stage"
@@ -21,5 +23,6 @@ cat "$TARGET/test-logs/failed" 2>/dev/null | while read -r stage; do
   ' "$log" | awk '
     # the name of a binary of the suite only where something of it failed
     /^  -- in the guest: / { name = $0; next }
-    { if (name != "") print name; name = ""; print }' | head -n 400
-done
+    { if (name != "") print name; name = "" }
+    NR <= 400'
+done <"$failed"
