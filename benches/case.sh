@@ -31,13 +31,7 @@ warmup=3
 width=${size%x*} height=${size#*x}
 caps="video/x-raw,format=$format,width=$width,height=$height,framerate=$rate/1"
 dir=$(mktemp -d)
-pids=()
-end() {
-  local p
-  for p in "${pids[@]}"; do kill -INT "$p" 2>/dev/null || true; done
-  for p in "${pids[@]}"; do wait "$p" 2>/dev/null || true; done
-  pids=()
-}
+. benches/processes.sh
 trap 'end; rm -rf "$dir"' EXIT
 
 export GST_PLUGIN_PATH=${GST_PLUGIN_PATH:-$PWD/target/release} GST_REGISTRY=$dir/registry

@@ -7,13 +7,7 @@ cd "$(dirname "$0")/.."
 runs=${1:-7} seconds=${2:-8}
 pagecast=${PAGECAST:-target/release/pagecast}
 XDG_RUNTIME_DIR=$(mktemp -d) && export XDG_RUNTIME_DIR
-pids=()
-end() {
-  local p
-  for p in "${pids[@]}"; do kill -INT "$p" 2>/dev/null || true; done
-  for p in "${pids[@]}"; do wait "$p" 2>/dev/null || true; done
-  pids=()
-}
+. benches/processes.sh
 trap 'end; rm -rf "$XDG_RUNTIME_DIR"' EXIT
 
 start() { "$@" >/dev/null 2>&1 & pids+=($!); }

@@ -72,7 +72,7 @@ pub use pool::{Lease, Pool, PoolError, PoolOptions};
 pub use publisher::{Hooks, Info, PublishError, Publisher, PublisherOptions};
 pub use relay::{Relay, RelayError, RelayOptions};
 pub use remote::RemoteOptions;
-pub use stream::Stream;
+pub use stream::{EOS, Stream};
 #[cfg(feature = "tokio")]
 pub use subscriber::AsyncSubscriber;
 pub use subscriber::{Message, RecvError, Subscriber, SubscriberOptions};

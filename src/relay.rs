@@ -139,7 +139,7 @@ impl Relay {
             Message::Clock(clock) => self.publisher.set_clock(clock),
             Message::Event(event) => {
                 self.publisher.publish_event(&event.name, &event.data)?;
-                if event.name == "eos" {
+                if event.name == crate::stream::EOS {
                     return Ok(Step::EndOfStream);
                 }
             }

@@ -7,6 +7,9 @@ use pagecast_ipc::wire::Sticky;
 /// The name under which caps travel.
 pub const CAPS: &str = "caps";
 
+/// The event that ends a stream.
+pub const EOS: &str = "eos";
+
 /// Sticky values (caps, segment, tags, …) as they were at one point of the stream, in order of first use.
 #[derive(Clone, Debug, Default)]
 pub struct Stream {

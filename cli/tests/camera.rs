@@ -103,6 +103,8 @@ fn what_is_no_camera_or_no_mode_is_named() {
         ("serve x --mode 8x8", "--device"),
         #[cfg(feature = "gstreamer")]
         ("serve x --mode 8x8 --test 64x64", "--device"),
+        #[cfg(feature = "gstreamer")]
+        ("serve x --reserve 2 --test 64x64", "--device"),
     ] {
         let output = place.run(wrong);
         expect_code(&output, 2);

@@ -73,7 +73,7 @@ impl AsyncSubscriber {
         loop {
             match self.recv().await? {
                 Message::Frame(frame) => return Ok(frame),
-                Message::Event(event) if event.name == "eos" => return Err(RecvError::Closed),
+                Message::Event(event) if event.name == crate::stream::EOS => return Err(RecvError::Closed),
                 _ => {}
             }
         }

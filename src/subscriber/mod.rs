@@ -29,7 +29,7 @@ pub use options::SubscriberOptions;
 use crate::frame::Frame;
 use crate::latency::Latency;
 use crate::remote::Meter;
-use crate::stream::Stream;
+use crate::stream::{EOS, Stream};
 use connection::Connection;
 use dial::Dialer;
 
@@ -131,7 +131,7 @@ impl Subscriber {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             match self.recv(left)? {
                 Message::Frame(frame) => return Ok(frame),
-                Message::Event(event) if event.name == "eos" => return Err(RecvError::Closed),
+                Message::Event(event) if event.name == EOS => return Err(RecvError::Closed),
                 _ => {}
             }
         }
@@ -320,7 +320,7 @@ impl Subscriber {
             }
             Message::Clock(clock) => view.clock = Some(*clock),
             // Nobody may receive again: what is still held goes back when it is dropped, not with later ones.
-            Message::Event(event) if event.name == "eos" => {
+            Message::Event(event) if event.name == EOS => {
                 if let Some(connection) = &receiver.connection {
                     connection.link.set_receiving(true);
                     connection.link.flush();

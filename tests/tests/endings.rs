@@ -72,7 +72,7 @@ fn what_is_dropped_after_the_end_goes_back_at_once() {
     });
     assert!(publisher.wait_for_subscribers(1, Some(Duration::from_secs(30))));
     publisher.publish(&stamped(&pool, 0, 20_000)).expect("published");
-    publisher.publish_event("eos", b"").expect("published");
+    publisher.publish_event(pagecast::EOS, b"").expect("published");
     // It receives no more, yet it is there.
     let (last, _subscriber) = reader.join().expect("the reader");
     let held = || publisher.info().subscribers.iter().map(|subscriber| subscriber.held).sum::<usize>();

@@ -134,7 +134,7 @@ where
                 tracing::info!(name, pid, policy = ?welcome.policy, credits = welcome.credits, "connected");
                 (calls.connected)();
             }
-            Ok(Message::Event(event)) if event.name == "eos" && !how.reconnect => break End::Over,
+            Ok(Message::Event(event)) if event.name == pagecast::EOS && !how.reconnect => break End::Over,
             Ok(Message::Disconnected(why)) => note(format_args!("{why}; waiting for the next publisher")),
             Ok(_) | Err(RecvError::Timeout) => {}
             Err(RecvError::Interrupted) => break End::Signal,

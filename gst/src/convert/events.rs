@@ -18,8 +18,7 @@ pub const TAG_GLOBAL: &str = "tag-global";
 pub const TOC: &str = "toc";
 /// What the names of all other sticky values begin with.
 pub const OTHER: &str = "event:";
-/// The event that ends a stream.
-pub const EOS: &str = "eos";
+pub use pagecast::EOS;
 /// The event that stands for a time without data.
 pub const GAP: &str = "gap";
 

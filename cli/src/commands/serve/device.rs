@@ -18,6 +18,16 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// How long a signal may go unnoticed while no picture comes.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// The sources that are no camera, in this build: clap's `requires` does not see through the group of sources.
+const OTHERS: &[&str] = &[
+    #[cfg(feature = "gstreamer")]
+    "pipeline",
+    #[cfg(feature = "gstreamer")]
+    "file",
+    #[cfg(feature = "gstreamer")]
+    "test",
+];
+
 /// Where the camera is, and what it is to capture.
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -26,13 +36,13 @@ pub(super) struct Device {
     #[arg(long, value_name = "/dev/videoN")]
     pub(super) device: Option<PathBuf>,
     /// What the camera is to capture, e.g. 1280x720@30:NV12; what is left out is as the camera has it.
-    #[arg(long, value_name = "WxH@FPS:FORMAT", requires = "device")]
-    pub(super) mode: Option<Mode>,
+    #[arg(long, value_name = "WxH@FPS:FORMAT", requires = "device", conflicts_with_all = OTHERS)]
+    mode: Option<Mode>,
     /// Buffers that the camera's driver is asked for.
-    #[arg(long, value_name = "N", requires = "device", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=32))]
+    #[arg(long, value_name = "N", requires = "device", conflicts_with_all = OTHERS, default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=32))]
     buffers: u32,
     /// Buffers that stay with the driver: from here on pictures are copied into the pool.
-    #[arg(long, value_name = "N", requires = "device", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=32))]
+    #[arg(long, value_name = "N", requires = "device", conflicts_with_all = OTHERS, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=32))]
     reserve: u32,
 }
 

@@ -127,11 +127,6 @@ impl Serve {
         if let Some(path) = &self.camera.device {
             return self.run_device(path);
         }
-        // What clap's `requires` does not see where another source is given.
-        #[cfg(feature = "camera")]
-        if self.camera.mode.is_some() {
-            return Err(Failure::usage("--mode is that of a camera: give --device"));
-        }
         #[cfg(feature = "gstreamer")]
         return self.run_pipeline();
         #[cfg(not(feature = "gstreamer"))]
