@@ -47,7 +47,7 @@ fn without_the_seals_this_suite_fails() {
     let pool = Pool::with_backing(Box::new(backing), PoolOptions::default());
     let publisher = Publisher::open(&uri, PublisherOptions::default()).expect("a publisher");
     let me = format!("publisher={}", std::process::id());
-    let writer = Peer::start(PEER, &["writer", &uri, &me]);
+    let writer = Peer::start(PEER, &["writer", &uri, &me, "broken=true"]);
     assert!(publisher.wait_for_subscribers(1, Some(PATIENCE)));
     publisher.publish(&stamped(&pool, 0, 100_000)).expect("published");
     let wrote = writer.expect("wrote");

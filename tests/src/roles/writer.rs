@@ -12,12 +12,14 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, mprotect, munmap};
 use nix::unistd::ftruncate;
 
 use super::{Options, Raw, become_ordinary, say, stay};
+use crate::peers::PATIENCE;
 
 const LENGTH: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// Says `wrote` and what succeeded. Options: `publisher`, its process; `later_uid`, whom to be once it has
-/// joined.
+/// joined; `broken=true`: the publisher does not seal its pages.
 pub(super) fn run(uri: &str, options: &Options) {
+    let broken = options.get("broken").unwrap_or(false);
     let mut raw = Raw::join(uri);
     raw.frame();
     if let Some(uid) = options.get::<u32>("later_uid") {
@@ -32,8 +34,13 @@ pub(super) fn run(uri: &str, options: &Options) {
     let theirs = fds_of(options.get("publisher").expect("the publisher's process"));
     for (whose, paths) in [("own", own), ("publisher", theirs)] {
         for path in paths {
+            // By what is open here: the publisher's number may soon stand for another buffer, one that is just being made.
+            let Some(found) = find(&path) else { continue };
+            if !broken {
+                wait_until_made(&found);
+            }
             files += 1;
-            wait_until_made(&path);
+            let path = format!("/proc/self/fd/{}", found.as_raw_fd());
             for writable in [true, false] {
                 let opened = OpenOptions::new().read(true).write(writable).open(&path);
                 let Ok(file) = opened else { continue };
@@ -57,18 +64,24 @@ pub(super) fn run(uri: &str, options: &Options) {
 /// The memfds of a process, as far as they can be seen.
 fn fds_of(pid: u32) -> Vec<std::path::PathBuf> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    let paths = entries.flatten().map(|entry| entry.path());
-    paths
-        .filter(|path| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("/memfd:")))
-        .collect()
+    entries.flatten().map(|entry| entry.path()).filter(|path| is_memfd(path)).collect()
 }
 
-/// A buffer that its owner is just making is nobody's frame yet: it is looked at when the owner is done with it, or after
-/// a while if that never comes.
-fn wait_until_made(path: &Path) {
-    let deadline = Instant::now() + Duration::from_secs(2);
-    let Ok(file) = File::open(path) else { return };
-    let seals = || fcntl(&file, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
+fn is_memfd(path: &Path) -> bool {
+    fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("/memfd:"))
+}
+
+/// What is behind a path: opened for reading, or as far as that is allowed; `None` if it is closed by now, or no memfd.
+fn find(path: &Path) -> Option<File> {
+    let no_more_than_the_path = || OpenOptions::new().read(true).custom_flags(nix::libc::O_PATH).open(path);
+    let file = File::open(path).or_else(|_| no_more_than_the_path()).ok()?;
+    is_memfd(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))).then_some(file)
+}
+
+/// A buffer that its owner is just making is nobody's frame yet: it is looked at when the owner is done with it.
+fn wait_until_made(file: &File) {
+    let deadline = Instant::now() + PATIENCE;
+    let seals = || fcntl(file, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
     while seals().is_ok_and(|seals| !seals.contains(SealFlag::F_SEAL_SEAL)) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
