@@ -126,6 +126,18 @@ pub fn skip(why: &str) {
     let _ = std::io::stdout().write_all(line.as_bytes());
 }
 
+/// Gives something a moment to come true; whether it has.
+pub fn soon(mut is_true: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_millis(100);
+    while Instant::now() < deadline {
+        if is_true() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    is_true()
+}
+
 /// Waits until something is true.
 ///
 /// # Panics

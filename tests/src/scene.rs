@@ -137,14 +137,15 @@ impl Scene {
         peer.expect(word)
     }
 
-    /// Publishes until `peer` has checked a frame published after so many.
+    /// Publishes until `peer` has checked a frame published after so many. It has a moment for each, so that who keeps up
+    /// loses none on the way.
     ///
     /// # Panics
     /// If a frame that it got was wrong.
     pub fn is_followed_by(&mut self, peer: &Peer, before: u64) {
         crate::eventually("it gets frames", || {
             self.publish(1);
-            peer.acknowledged() > before
+            crate::soon(|| peer.acknowledged() > before)
         });
         assert!(!peer.has_said("bad"), "{}", peer.expect("bad"));
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use pagecast::publisher::LONGEST_END;
 use pagecast::{
     Policy, Pool, PoolOptions, Publisher, PublisherOptions, RecvError, Subscriber, SubscriberOptions,
@@ -49,10 +50,13 @@ impl Scene {
 #[test]
 fn who_is_slow_gets_all_of_a_stream_that_ends() {
     let scene = Scene::new(&["slow=225"]);
-    // As many as it holds, and as many as wait for it.
+    // As many as it holds, and as many as wait for it; it begins when all are there.
+    scene.subscriber.stop();
     scene.publish(16);
-    let patience = Duration::from_secs(3);
-    let took = scene.end(patience);
+    let (begun, patience) = (Instant::now(), Duration::from_secs(3));
+    scene.subscriber.signal(Signal::SIGCONT);
+    scene.end(patience);
+    let took = begun.elapsed();
     scene.subscriber.expect("disconnected");
     assert_eq!(scene.subscriber.acknowledged(), 16, "after {took:?}");
     assert!(took > patience, "the control: {took:?} is no longer than one frame may take");

@@ -21,9 +21,11 @@ const LIVES: usize = 100;
 fn settled(scene: &mut Scene) -> (proc::Fds, usize) {
     let healthy = scene.healthy.len();
     eventually("only the healthy are left", || scene.info().subscribers.len() == healthy);
-    eventually("everything was returned", || scene.info().publisher.held == 0);
-    let info = scene.info().publisher;
-    assert_eq!(info.pool_total, info.pool_free, "{info:?}");
+    // A thread of the publisher may still have in hand what was returned.
+    eventually("everything was returned", || {
+        let info = scene.info().publisher;
+        info.held == 0 && info.pool_total == info.pool_free
+    });
     scene.publisher.say("trim");
     scene.publisher.expect("trimmed");
     (scene.fds(), proc::mappings(scene.publisher.pid()))
@@ -82,8 +84,9 @@ fn a_thousand_killed_subscribers_leave_nothing_behind() {
     let Came { inside, holding } = came;
     let (inside, holding) = (inside.into_inner() as u64, holding.into_inner() as u64);
     assert!(inside > KILLS as u64 / 3 && admitted >= inside, "{admitted} came in, at least {inside}");
-    let (fds_after, mappings_after) = settled(&mut scene);
-    assert_eq!(fds_after, fds);
+    let (_, mappings_after) = settled(&mut scene);
+    // Who was killed before it was let in may be noticed last.
+    eventually("their descriptors are closed", || scene.fds() == fds);
     // The allocator of small things may have made another arena.
     assert!(mappings_after <= mappings + 8, "{mappings_after} mappings, before {mappings}");
     scene.publish(100);

@@ -50,12 +50,23 @@ fn leaf(uri: &str) -> Subscriber {
     }
 }
 
-fn next_event(subscriber: &Subscriber) -> String {
-    loop {
-        if let Message::Event(event) = subscriber.recv(PATIENCE).expect("a message") {
-            return event.name;
+/// Lets the relay work until an event of that name is at the leaf: the frames that came before it, and what was marked.
+fn until_event(relay: &Relay, leaf: &Subscriber, name: &str) -> Vec<(u64, FrameFlags)> {
+    let (mut frames, mut came) = (Vec::new(), false);
+    eventually(name, || {
+        relay.step(Some(Duration::from_millis(10))).expect("a step");
+        while let Ok(message) = leaf.recv(Some(Duration::ZERO)) {
+            match message {
+                Message::Frame(frame) => {
+                    frames.push((check(&frame).expect("whole"), frame.description().flags));
+                }
+                Message::Event(event) => came |= event.name == name,
+                _ => {}
+            }
         }
-    }
+        came
+    });
+    frames
 }
 
 fn inode(frame: &Frame) -> (u64, u64) {
@@ -68,10 +79,12 @@ fn inode(frame: &Frame) -> (u64, u64) {
 fn every_frame_comes_through_in_the_publishers_own_pages() {
     let place = Place::new();
     let (first, second) = (place.uri("first"), place.uri("second"));
-    let (publisher, pool) =
-        publisher(&first, PublisherOptions { live: false, ..PublisherOptions::default() });
+    let options = PublisherOptions { live: false, block_deadline: None, ..PublisherOptions::default() };
+    let (publisher, pool) = publisher(&first, options);
     publisher.set_caps("application/x-test").expect("caps");
-    let relay = Running::new(&first, &second, RelayOptions::default());
+    let mut options = RelayOptions::default();
+    options.publisher.block_deadline = None;
+    let relay = Running::new(&first, &second, options);
     let receivers: Vec<_> = (0..3)
         .map(|_| {
             let leaf = leaf(&second);
@@ -221,22 +234,14 @@ fn gaps_events_and_requests_pass_through() {
         publisher.publish(&stamped(&pool, number, SIZE)).expect("published");
     }
     publisher.publish_event("custom", b"x").expect("published");
-    let mut frames = Vec::new();
-    while relay.step(Some(Duration::from_millis(300))).expect("a step") != pagecast::relay::Step::Nothing {
-        while let Ok(message) = leaf.recv(Some(Duration::ZERO)) {
-            if let Message::Frame(frame) = message {
-                frames.push((check(&frame).expect("whole"), frame.description().flags));
-            }
-        }
-    }
+    let frames = until_event(&relay, &leaf, "custom");
+    assert!(!frames.is_empty() && frames.len() < 20, "the control: it was late, {frames:?}");
+    assert!(frames.iter().all(|(_, flags)| !flags.contains(FrameFlags::DISCONT)), "{frames:?}");
     publisher.publish(&stamped(&pool, 99, SIZE)).expect("published");
     publisher.publish_event("after", b"y").expect("published");
-    while relay.step(Some(Duration::from_millis(300))).expect("a step") != pagecast::relay::Step::Nothing {}
-    let frame = leaf.next_frame(PATIENCE).expect("the frame after the gap");
-    assert_eq!(check(&frame), Ok(99));
-    assert!(frame.description().flags.contains(FrameFlags::DISCONT), "a gap upstream is told");
-    assert!(frames.iter().all(|(_, flags)| !flags.contains(FrameFlags::DISCONT)), "{frames:?}");
-    assert_eq!(next_event(&leaf), "after");
+    let [(number, flags)] = until_event(&relay, &leaf, "after")[..] else { panic!("not one frame") };
+    assert_eq!(number, 99, "the frame after the gap");
+    assert!(flags.contains(FrameFlags::DISCONT), "a gap upstream is told");
     leaf.request("force-key-unit", b"");
     publisher.publish(&stamped(&pool, 100, SIZE)).expect("published");
     eventually("the request arrives upstream", || {

@@ -59,7 +59,7 @@ fn a_crowd_of_which_half_is_killed_costs_a_local_subscriber_nothing() {
         .map(|number| scene.join_at(&uri, &["subscriber", "quiet=true", kinds[number % 4]]))
         .collect();
     crowd.iter().for_each(|peer| drop(peer.expect("connected")));
-    assert_eq!(scene.info().subscribers.len(), CROWD + 1);
+    eventually("all are there", || scene.info().subscribers.len() == CROWD + 1);
     crowd[..8].iter().for_each(Peer::stop);
     let mut random = Random::new(7);
     for round in 0..8 {

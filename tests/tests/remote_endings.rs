@@ -159,8 +159,11 @@ fn without_descriptors_a_subscriber_waits_for_better_times() {
     let (publisher, uri) = publisher(patient());
     let pool = Pool::new(PoolOptions::default());
     publisher.set_pool(&pool);
-    // Standard input, output and error and the means to interrupt it: a link needs more.
-    let subscriber = Peer::start("prlimit", &["--nofile=5:256", PEER, "subscriber", &uri]);
+    // Standard input, output and error and the means to interrupt it: a link needs more. What this process was started
+    // with beside them is closed.
+    let alone = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; exec \"$0\" \"$@\"";
+    let limited = ["prlimit", "--nofile=5:256", PEER, "subscriber", &uri];
+    let subscriber = Peer::start("sh", &[&["-c", alone], &limited[..]].concat());
     let descriptors = || pagecast_tests::proc::fds(subscriber.pid());
     eventually("it has opened what it can", || descriptors().others >= 1);
     std::thread::sleep(Duration::from_millis(300));

@@ -216,12 +216,16 @@ fn a_publisher_killed_in_mid_frame_leaves_no_torn_frame() {
     let uri = publisher.expect("ready");
     let subscriber = Peer::start(PEER, &["subscriber", &uri, "quiet=true", "hold=0"]);
     let (mut before, mut torn) = (proc::Fds::default(), 0);
-    for round in 0..15 {
+    // As often as it takes: where a kill hits is the machine's matter.
+    let mut round = 0;
+    while round < 15 || torn < 3 {
+        assert!(round < 150, "{torn} of {round} kills left a part of a frame: the test must be able to fail");
         subscriber.expect("connected");
         if round == 0 {
             before = proc::fds(subscriber.pid());
         }
-        std::thread::sleep(Duration::from_millis(20 + 3 * round));
+        std::thread::sleep(Duration::from_millis(20 + 3 * (round % 15)));
+        round += 1;
         publisher.kill();
         let why = subscriber.expect("disconnected");
         torn += usize::from(why.contains("mid-frame"));
@@ -229,7 +233,6 @@ fn a_publisher_killed_in_mid_frame_leaves_no_torn_frame() {
         publisher = Peer::start(PEER, &["publisher", &uri, "size=6000000", "every_us=0"]);
         publisher.expect("ready");
     }
-    assert!(torn >= 3, "{torn} of 15 kills left a part of a frame: the test must be able to fail");
     subscriber.expect("connected");
     let pid = subscriber.pid();
     eventually("descriptors of earlier lives are closed", || {

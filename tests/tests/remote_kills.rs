@@ -12,7 +12,7 @@ const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 /// Kills of each side that must have left a part of a frame; together a hundred and more.
 const TORN: usize = 55;
 /// Kills of each side, at most.
-const ROUNDS: usize = 3 * TORN;
+const ROUNDS: usize = 10 * TORN;
 /// A frame takes 20 ms.
 const SIZE: &str = "size=1200000";
 const RATE: &str = "down rate 60000000";
