@@ -123,6 +123,15 @@ pub enum AllocError {
         /// What the kernel said.
         errno: Errno,
     },
+    /// Somebody changed each memfd through /proc before it was sealed.
+    #[error(
+        "{attempts} memory files were changed by another process of this user before they could be sealed; end that \
+         process, or run as a user of its own"
+    )]
+    Disturbed {
+        /// How many were made and thrown away.
+        attempts: u32,
+    },
     /// Any other failed system call.
     #[error("{call} failed: {errno}")]
     System {

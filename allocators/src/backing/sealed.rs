@@ -1,8 +1,11 @@
 //! How a memfd becomes pages that we write, others only read, and devices import.
 //!
-//! The order is what matters: map writable, seal the size, make the dma-buf, *then* seal against
+//! The order is what matters: seal the size, map writable, make the dma-buf, *then* seal against
 //! writing. Our mapping stays writable; every later one of the memfd is read-only. In another
 //! order the kernel refuses the mapping or the dma-buf.
+//!
+//! Until a memfd has its seals, a process of the same user can open it in /proc and change it. What
+//! was changed is no buffer: it is thrown away, and another one made.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -10,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat};
 use nix::unistd::ftruncate;
 
 use super::{BackingKind, Wants, headroom, rounded};
@@ -62,6 +65,10 @@ impl From<Fault> for Faults {
     }
 }
 
+/// How often a buffer is begun anew when somebody changes it before it is sealed.
+const ATTEMPTS: u32 = 64;
+const DISTURBED: AllocError = AllocError::Disturbed { attempts: ATTEMPTS };
+
 /// How one kind of memfd buffer is made.
 pub(super) struct Recipe {
     pub(super) kind: BackingKind,
@@ -76,14 +83,23 @@ pub(super) struct Recipe {
 impl Recipe {
     pub(super) fn build(&self, size: usize, wants: &Wants) -> Result<Buffer, AllocError> {
         let size = self.checked_size(size)?;
-        let memfd = self.create(size)?;
-        let mapping = Mapping::writable(memfd.as_fd(), size)
-            .map_err(|error| AllocError::from_errno("mmap", errno_of(&error), size))?;
-        self.populate(&memfd, &mapping, size)?;
-
-        if !self.faults.no_size_seals {
-            seal(&memfd, SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)?;
+        for _ in 1..ATTEMPTS {
+            match self.attempt(size, wants) {
+                Err(AllocError::Disturbed { .. }) => {}
+                done => return done,
+            }
         }
+        self.attempt(size, wants)
+    }
+
+    fn attempt(&self, size: usize, wants: &Wants) -> Result<Buffer, AllocError> {
+        let memfd = self.create(size)?;
+        let mapping = Mapping::writable(memfd.as_fd(), size).map_err(|error| match errno_of(&error) {
+            Errno::EPERM => DISTURBED, // sealed against writing, by somebody else
+            errno => AllocError::from_errno("mmap", errno, size),
+        })?;
+        self.populate(&memfd, &mapping, size)?;
+        let populated = stat(&memfd)?.st_blocks;
         let mut dma_buf = self.dma_buf_face(&memfd, size, wants, !self.faults.dma_buf_last)?;
         if !self.faults.no_write_seal {
             seal(&memfd, SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SEAL)?;
@@ -98,7 +114,11 @@ impl Recipe {
                 why: absent.to_string(),
             });
         }
-        let stat = fstat(&memfd).map_err(|errno| AllocError::System { call: "fstat", errno })?;
+        let stat = stat(&memfd)?;
+        // A hole would be filled by another page than the dma-buf's, or, with huge pages, by none: SIGBUS.
+        if stat.st_blocks < populated {
+            return Err(DISTURBED);
+        }
         Ok(Buffer::new(Parts {
             size,
             page_size: self.page_size,
@@ -128,6 +148,7 @@ impl Recipe {
         Ok(size)
     }
 
+    /// A memfd of that size, and nobody can change the size any more.
     fn create(&self, size: usize) -> Result<OwnedFd, AllocError> {
         let flags = self.flags | MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         // Since 6.3 a memfd says whether it may be executed, and `vm.memfd_noexec` may insist.
@@ -144,7 +165,16 @@ impl Recipe {
             // A memfd is born open to everyone who can reach it through /proc.
             fchmod(&memfd, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed("fchmod"))?;
         }
-        ftruncate(&memfd, size.cast_signed() as libc::off_t).map_err(failed("ftruncate"))?;
+        match ftruncate(&memfd, size.cast_signed() as libc::off_t) {
+            Err(Errno::EPERM) => return Err(DISTURBED),
+            done => done.map_err(failed("ftruncate"))?,
+        }
+        if !self.faults.no_size_seals {
+            seal(&memfd, SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)?;
+        }
+        if stat(&memfd)?.st_size.cast_unsigned() != size as u64 {
+            return Err(DISTURBED);
+        }
         Ok(memfd)
     }
 
@@ -191,9 +221,15 @@ impl Recipe {
 }
 
 fn seal(memfd: &OwnedFd, seals: SealFlag) -> Result<(), AllocError> {
-    fcntl(memfd, FcntlArg::F_ADD_SEALS(seals))
-        .map(drop)
-        .map_err(|errno| AllocError::System { call: "fcntl(F_ADD_SEALS)", errno })
+    match fcntl(memfd, FcntlArg::F_ADD_SEALS(seals)) {
+        Ok(_) => Ok(()),
+        Err(Errno::EPERM) => Err(DISTURBED), // somebody has sealed the seals
+        Err(errno) => Err(AllocError::System { call: "fcntl(F_ADD_SEALS)", errno }),
+    }
+}
+
+fn stat(memfd: &OwnedFd) -> Result<FileStat, AllocError> {
+    fstat(memfd).map_err(|errno| AllocError::System { call: "fstat", errno })
 }
 
 #[cfg(test)]

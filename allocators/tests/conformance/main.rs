@@ -10,6 +10,7 @@ mod controls;
 mod devices;
 mod hostile;
 mod limits;
+mod meddling;
 mod pages;
 mod support;
 
@@ -30,6 +31,7 @@ macro_rules! conformance {
                 cases::face_descriptor_is_safe_to_hand_out
                 cases::subscribers_cannot_write
                 cases::other_users_cannot_even_open_it
+                meddling::buffers_are_whole_whoever_changes_them_in_the_making
                 cases::dma_buf_is_the_same_pages
                 cases::received_faces_are_checked
                 limits::nothing_leaks
