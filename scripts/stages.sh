@@ -57,11 +57,13 @@ test_binary() {
 }
 
 # in_guest MIN SECONDS OPTIONS BINARY…: runs a test binary there; at least MIN tests must pass, and none may skip.
+# Standard output alone is counted: libtest writes its last line in parts, and what a process said on standard error
+# may be shown between them.
 in_guest() {
   local min=$1 seconds=$2 options=$3 log=$LOGS/guest.part rc=0
   shift 3
   # shellcheck disable=SC2086 # a list of words
-  testbed/run -t "$seconds" $options -- "$@" </dev/null 2>&1 | tee "$log" || { echo "$* failed in the guest"; rc=1; }
+  testbed/run -t "$seconds" $options -- "$@" </dev/null | tee "$log" || { echo "$* failed in the guest"; rc=1; }
   at_least "$min" "$log" || rc=1
   ! grep '^SKIP: ' "$log" || { echo "a skip in the guest is a failure"; rc=1; }
   rm -f "$log"
@@ -150,13 +152,13 @@ stage_aarch64() {
   for page in 4096 65536; do
     echo "-- pages of $page bytes; left out: $ARM_CANNOT"
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -p $page -L /usr/aarch64-linux-gnu"
-    cargo test --no-fail-fast --target "$target" -p pagecast-ipc "${tests[@]}" 2>&1 | tee "$log" || rc=1
+    cargo test --no-fail-fast --target "$target" -p pagecast-ipc "${tests[@]}" | tee "$log" || rc=1
     at_least 50 "$log" || rc=1
     for t in pagecast-allocators pagecast-remote; do
-      cargo test --no-fail-fast --target "$target" -p "$t" --test conformance -- "${skips[@]}" 2>&1 | tee "$log" || rc=1
+      cargo test --no-fail-fast --target "$target" -p "$t" --test conformance -- "${skips[@]}" | tee "$log" || rc=1
       at_least 30 "$log" || rc=1
     done
-    cargo test --target "$target" -p pagecast-allocators --lib page 2>&1 | tee "$log" || rc=1
+    cargo test --target "$target" -p pagecast-allocators --lib page | tee "$log" || rc=1
     at_least 2 "$log" || rc=1
   done
   rm -f "$log"
