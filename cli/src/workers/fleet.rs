@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Role;
+use super::{Role, memory};
 use crate::exit::{Exit, Failure};
 use crate::signals;
 
@@ -222,6 +222,7 @@ impl Drop for Fleet {
         }
         for worker in &mut self.workers {
             let _ = worker.child.wait();
+            memory::remove_left_by(worker.child.id() as i32);
         }
     }
 }

@@ -75,6 +75,17 @@ pub(crate) fn memory_files(pid: i32) -> Vec<MemoryFile> {
     files.into_values().collect()
 }
 
+/// Removes what a `shmsink` of a process that was killed has left: memory that has the process's number in its name, and
+/// that only the element itself would have removed.
+pub(crate) fn remove_left_by(pid: i32) {
+    let name = format!("shmpipe.{pid:5}.");
+    for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&name) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find(|line| line.starts_with(name));
     let kilobytes = line.and_then(|line| line[name.len()..].split_whitespace().next()?.parse::<u64>().ok());
@@ -84,6 +95,18 @@ fn field(text: &str, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_shmsink_left_is_removed_and_nothing_else() {
+        // Numbers that no process has.
+        let numbers = [0, 1].map(|n| i32::MAX - 2 * std::process::id() as i32 - n);
+        let paths = numbers.map(|pid| format!("/dev/shm/shmpipe.{pid:5}.    0"));
+        paths.iter().for_each(|path| fs::write(path, "pages").unwrap());
+        remove_left_by(numbers[0]);
+        assert_eq!(paths.each_ref().map(|path| fs::exists(path).unwrap()), [false, true]);
+        remove_left_by(numbers[1]);
+        assert!(!fs::exists(&paths[1]).unwrap());
+    }
 
     #[test]
     fn memory_files_of_this_process_are_seen_once_and_whole() {
