@@ -138,8 +138,15 @@ pub(crate) fn second_mapping_has_the_same_page_frames(subject: &Subject) {
     let buffer = allocate(subject, SIZE);
     let fd = dup(memory_face(&buffer).fd);
     let received = receive::memory(fd, buffer.size() as u64).unwrap();
-    let ours = pages::frames(buffer.mapping().unwrap().as_ptr(), buffer.size());
-    let theirs = pages::frames(received.mapping().unwrap().as_ptr(), buffer.size());
+    let look = || pages::frames(buffer.mapping().unwrap().as_ptr(), buffer.size());
+    // The kernel may move pages, of both mappings at once: what is compared is of one moment.
+    let (ours, theirs) = loop {
+        let ours = look();
+        let theirs = pages::frames(received.mapping().unwrap().as_ptr(), buffer.size());
+        if look() == ours {
+            break (ours, theirs);
+        }
+    };
     assert!(ours.iter().all(|frame| *frame != 0));
     assert_eq!(ours, theirs);
     let other = allocate(subject, SIZE);

@@ -153,8 +153,10 @@ fn who_stalls_in_the_handshake_is_silent() {
     // It sends a byte now and then of a record that never ends.
     let [far, mut near] = sockets();
     near.write_all(&[22, 3, 1, 0x3f, 0xff, 1]).expect("a beginning");
-    let mut sender = listening(far, elsewhere(), &tls(a.trusting(&[&b])));
+    let identity = tls(a.trusting(&[&b]));
+    // Before its end of the link is made, whose time counts from then on.
     let (begin, mut trickled) = (Instant::now(), Instant::now());
+    let mut sender = listening(far, elsewhere(), &identity);
     let end = loop {
         if let Err(error) = sender.receive(&mut Vec::new()).and_then(|()| sender.flush(&mut Vec::new())) {
             break error;
