@@ -99,7 +99,7 @@ fn ends_with_identities_find_each_other_and_nobody_tells_the_key() {
     let publishing = place.publish("cam0", "application/x-test", 100_000, 50);
     let uri = format!("tcp://127.0.0.1:{port}");
     let log = fs::File::create(place.path().join("log")).unwrap();
-    let mut relay = place.command(&format!("relay cam0 {uri} --identity a -vv"));
+    let mut relay = place.command(&format!("relay cam0 {uri} --policy block --identity a -vv"));
     relay.env("RUST_LOG", "trace").stderr(log.try_clone().unwrap()).stdout(log);
     let _relay = Running::start(relay);
     eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());

@@ -84,7 +84,7 @@ fn list_tells_living_from_stale() {
     // Somebody else's socket.
     let _stream = UnixListener::bind(place.socket("stream")).unwrap();
 
-    let output = place.run("list --json");
+    let output = place.run("list --json --timeout 30");
     expect_code(&output, 0);
     let found = json(&output);
     let state = |name: &str| {
@@ -109,7 +109,7 @@ fn info_has_the_names_of_all_statistics() {
     let publishing = place.publish("cam0", CAPS, 64 * 48, 50);
     let _receiving = Running::start(place.command("recv cam0 --policy drop-newest --credits 3"));
     eventually("frames", || publishing.publisher.info().subscribers.iter().any(|s| s.frames > 2));
-    let output = place.run("info cam0 --json");
+    let output = place.run("info cam0 --json --timeout 30");
     expect_code(&output, 0);
     let info = json(&output);
     for name in [
@@ -187,7 +187,7 @@ fn a_stopped_publisher_does_not_stop_those_who_look() {
     // Any process that has a publisher's socket and does not answer.
     let options = pagecast::ipc::socket::ListenOptions::default();
     let _mute = pagecast::ipc::socket::Listener::bind(&place.socket("mute"), &options).unwrap();
-    let output = place.run("list --json --timeout 3");
+    let output = place.run("list --json --timeout 4");
     expect_code(&output, 0);
     let found = json(&output);
     assert_eq!((&found[0]["state"], &found[1]["state"]), (&"alive".into(), &"no answer".into()));

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Place, Running, eventually, expect_code, finish, json, stderr, stdout};
+use common::{Place, Publishing, Running, eventually, expect_code, finish, json, stderr, stdout};
 use nix::sys::signal::Signal;
 use pagecast::{Description, Plane};
 
@@ -14,11 +14,17 @@ const GRAY: &str =
     "video/x-raw, format=(string)GRAY8, width=(int)64, height=(int)48, framerate=(fraction)100/1";
 const GRAY_SIZE: usize = 64 * 48;
 
+/// More frames than a subscriber may hold at once were sent to it: so it has had some.
+fn has_frames(publishing: &Publishing) -> bool {
+    let subscribers = publishing.publisher.info().subscribers;
+    subscribers.iter().any(|subscriber| subscriber.frames > u64::from(subscriber.credits))
+}
+
 #[test]
 fn recv_counts_frames_and_bytes() {
     let place = Place::new();
     let _publishing = place.publish("cam0", GRAY, GRAY_SIZE, 100);
-    let output = place.run("recv cam0 -n 20 --json");
+    let output = place.run("recv cam0 -n 20 --policy block --json");
     expect_code(&output, 0);
     let summary = json(&output);
     assert_eq!(summary["frames"], 20);
@@ -56,10 +62,10 @@ fn check_finds_the_wrong_byte() {
     };
     let _good = publish("good", None);
     let _bad = publish("bad", Some(3));
-    let output = place.run("recv good -n 25 --check --json");
+    let output = place.run("recv good -n 25 --policy block --check --json");
     expect_code(&output, 0);
     assert_eq!((&json(&output)["checked"], &json(&output)["wrong"]), (&25.into(), &0.into()));
-    let output = place.run("recv bad -n 25 --check --json");
+    let output = place.run("recv bad -n 25 --policy block --check --json");
     expect_code(&output, 1);
     assert!(json(&output)["wrong"].as_u64().is_some_and(|wrong| (2..=3).contains(&wrong)));
     assert!(stderr(&output).contains("page 2"), "{}", stderr(&output));
@@ -83,9 +89,7 @@ fn ctrl_c_ends_recv_with_a_summary() {
     let publishing = place.publish("cam0", GRAY, GRAY_SIZE, 100);
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
         let running = place.command("recv cam0 --json").spawn().unwrap();
-        eventually("a subscriber with frames", || {
-            publishing.publisher.info().subscribers.iter().any(|s| s.frames > 3)
-        });
+        eventually("a subscriber with frames", || has_frames(&publishing));
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(running.id() as i32), signal).unwrap();
         let output = finish(running);
         expect_code(&output, code);
@@ -112,7 +116,7 @@ fn reconnect_waits_and_goes_on_with_the_next_publisher() {
     assert!(running.try_wait().unwrap().is_none(), "it waits for the publisher");
     for _ in 0..2 {
         let publishing = place.publish("cam0", GRAY, GRAY_SIZE, 100);
-        eventually("frames", || publishing.publisher.info().subscribers.iter().any(|s| s.frames > 3));
+        eventually("frames", || has_frames(&publishing));
     }
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(running.id() as i32), Signal::SIGINT).unwrap();
     let output = finish(running);
@@ -255,7 +259,7 @@ fn a_pipeline_gets_the_bytes_of_every_frame() {
     assert_eq!(common::size(&place.path().join("b.raw")), 3 * GRAY_SIZE as u64);
 
     let running = place.command("recv cam0 fakesink").spawn().unwrap();
-    eventually("frames", || publishing.publisher.info().subscribers.iter().any(|s| s.frames > 3));
+    eventually("frames", || has_frames(&publishing));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(running.id() as i32), Signal::SIGINT).unwrap();
     expect_code(&finish(running), 130);
     let output = place.run("recv cam0 nonsensesink");

@@ -13,9 +13,9 @@ const GRAY_SIZE: usize = 64 * 48;
 fn what_a_relay_receives_others_receive() {
     let place = Place::new();
     let _publishing = place.publish("cam0", GRAY, GRAY_SIZE, 100);
-    let relay = place.command("relay cam0 again --json").spawn().unwrap();
+    let relay = place.command("relay cam0 again --policy block --json").spawn().unwrap();
     let id = nix::unistd::Pid::from_raw(relay.id() as i32);
-    eventually("the relay serves", || place.socket("again").exists());
+    eventually("the relay serves", || place.serves("again"));
     for consumer in ["recv again -n 20 --json", "recv again -n 5 --json"] {
         let output = place.run(consumer);
         expect_code(&output, 0);

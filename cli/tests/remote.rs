@@ -18,10 +18,12 @@ fn port() -> u16 {
 #[test]
 fn what_is_served_over_tcp_is_received_looked_at_and_fed_to_a_pipeline() {
     let (place, port) = (Place::new(), port());
-    let serve = format!("serve cam0 --listen tcp://127.0.0.1:{port} --test 64x48@100:GRAY8");
+    // Whoever is slow on a busy machine loses nothing by that.
+    let patient = "--policy block --block-deadline 60";
+    let serve = format!("serve cam0 {patient} --listen tcp://127.0.0.1:{port} --test 64x48@100:GRAY8");
     let _serving = Running::start(place.command(&serve));
-    eventually("it serves", || place.socket("cam0").exists());
     let uri = format!("tcp://127.0.0.1:{port}");
+    eventually("it serves", || place.serves(&uri));
     let output = place.run(&format!("recv {uri} -n 30 --json --timeout 20"));
     expect_code(&output, 0);
     assert_eq!(json(&output)["frames"], 30, "{}", stdout(&output));

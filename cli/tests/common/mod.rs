@@ -55,6 +55,11 @@ impl Place {
         finish(self.command(args).spawn().unwrap())
     }
 
+    /// Whether somebody answers at a name or a URI: a socket may be there before anybody listens.
+    pub(crate) fn serves(&self, uri: &str) -> bool {
+        self.run(&format!("info {uri} --json --timeout 30")).status.success()
+    }
+
     /// A publisher in this process that publishes `fps` frames per second of `size` bytes.
     pub(crate) fn publish(&self, name: &str, caps: &str, size: usize, fps: u32) -> Publishing {
         self.publish_with(name, caps, fps, move |lease, number| {
