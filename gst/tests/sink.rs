@@ -187,6 +187,7 @@ fn parts_of_memories_are_passed() {
     let sink = gst::ElementFactory::make("pagecastsink").property("uri", place.uri()).build().unwrap();
     sink.set_property("wait-for-connection", true);
     sink.set_property("async", false);
+    sink.set_property("block-deadline", PATIENT);
     sink.set_state(gst::State::Playing).unwrap();
     let pad = sink.static_pad("sink").unwrap();
     let caps = gst::Caps::builder("audio/x-raw").field("format", "S8").field("layout", "interleaved");

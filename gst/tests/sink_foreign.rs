@@ -72,10 +72,11 @@ fn camera(buffers: u32) -> gst::BufferPool {
 struct Sink(gst::Element, gst::Pad);
 
 impl Sink {
-    fn new(place: &Place) -> Self {
+    fn new(place: &Place, block_deadline: u64) -> Self {
         init();
         let sink = gst::ElementFactory::make("pagecastsink").property("uri", place.uri()).build().unwrap();
         sink.set_property("async", false);
+        sink.set_property("block-deadline", block_deadline);
         sink.set_state(gst::State::Playing).unwrap();
         let pad = sink.static_pad("sink").unwrap();
         assert!(pad.send_event(gst::event::StreamStart::new("s")));
@@ -123,9 +124,9 @@ struct Scene {
     _place: Place,
 }
 
-fn scene(buffers: u32, credits: u32) -> Scene {
+fn scene(buffers: u32, credits: u32, block_deadline: u64) -> Scene {
     let place = Place::new();
-    let sink = Sink::new(&place);
+    let sink = Sink::new(&place, block_deadline);
     let camera = camera(buffers);
     let subscriber = connected(&place, &sink, credits);
     Scene { sink, camera, subscriber, _place: place }
@@ -133,7 +134,7 @@ fn scene(buffers: u32, credits: u32) -> Scene {
 
 #[test]
 fn a_camera_keeps_its_reserve_and_gets_its_buffers_back() {
-    let Scene { sink, camera, subscriber, _place } = scene(6, 8);
+    let Scene { sink, camera, subscriber, _place } = scene(6, 8, PATIENT);
     let mut held: Vec<Frame> = Vec::new();
     for n in 0..8 {
         sink.shoot(&camera, n);
@@ -159,7 +160,7 @@ fn a_camera_keeps_its_reserve_and_gets_its_buffers_back() {
 
 #[test]
 fn a_client_that_stops_does_not_stop_the_camera() {
-    let Scene { sink, camera, subscriber, _place } = scene(4, 4);
+    let Scene { sink, camera, subscriber, _place } = scene(4, 4, 1_000_000_000);
     sink.0.set_property("sync", false);
     // It reads nothing; with policy auto of a source that is not live it may hold the sink, but not for ever.
     let begin = std::time::Instant::now();
@@ -172,7 +173,7 @@ fn a_client_that_stops_does_not_stop_the_camera() {
 
 #[test]
 fn the_last_frames_are_delivered_after_the_end() {
-    let Scene { sink, camera, subscriber, _place } = scene(16, 2);
+    let Scene { sink, camera, subscriber, _place } = scene(16, 2, PATIENT);
     for n in 0..4 {
         sink.shoot(&camera, n);
     }
@@ -187,7 +188,7 @@ fn the_last_frames_are_delivered_after_the_end() {
 
 #[test]
 fn a_flush_drops_what_waits_and_goes_on() {
-    let Scene { sink, camera, subscriber, _place } = scene(16, 2);
+    let Scene { sink, camera, subscriber, _place } = scene(16, 2, PATIENT);
     for n in 0..4 {
         sink.shoot(&camera, n);
     }

@@ -3,8 +3,8 @@
 mod source;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -15,6 +15,13 @@ use source::launch::Launched;
 use source::*;
 
 const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=64,framerate=50/1";
+
+/// Held for writing by who counts this process's pages, for reading by whoever else has some.
+static PAGES: RwLock<()> = RwLock::new(());
+
+fn with_pages() -> RwLockReadGuard<'static, ()> {
+    PAGES.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn publisher(place: &Place, live: bool, more: &str) -> Launched {
     let sink = format!("pagecastsink uri={} {more}", place.uri());
@@ -52,6 +59,7 @@ fn live_or_not_before_or_after_it_just_works() {
 
 #[test]
 fn a_killed_publisher_is_replaced() {
+    let _pages = with_pages();
     let place = Place::new();
     let mut first = publisher(&place, true, "");
     let launch = format!(
@@ -82,6 +90,7 @@ fn a_killed_publisher_is_replaced() {
 
 #[test]
 fn without_reconnect_a_killed_publisher_is_told_from_an_end() {
+    let _pages = with_pages();
     let place = Place::new();
     let mut publisher = publisher(&place, true, "");
     // Its socket is there a moment before somebody listens.
@@ -101,6 +110,7 @@ fn without_reconnect_a_killed_publisher_is_told_from_an_end() {
 
 #[test]
 fn kills_at_random_moments_leave_nothing_behind() {
+    let _alone = PAGES.write().unwrap_or_else(PoisonError::into_inner);
     let place = Place::new();
     let launch = format!("pagecastsrc name=src uri={} ! fakesink name=s sync=false async=false", place.uri());
     let pipeline = Pipeline::playing(&launch);
@@ -123,6 +133,7 @@ fn kills_at_random_moments_leave_nothing_behind() {
 
 #[test]
 fn a_killed_consumer_disturbs_nobody() {
+    let _pages = with_pages();
     let place = Place::new();
     let frames = 300;
     let sink = patient(&format!("pagecastsink uri={} wait-for-clients=2 policy=block", place.uri()));
@@ -170,6 +181,7 @@ fn end_of_stream_ends_every_consumer() {
 
 #[test]
 fn who_joins_a_coded_stream_late_gets_a_frame_to_begin_with() {
+    let _pages = with_pages();
     let place = Place::new();
     coded::joined_late(&place, &place.uri());
 }

@@ -21,6 +21,9 @@ pub fn init() {
     });
 }
 
+/// `block-deadline` of a sink whose clients lose nothing, however slow the machine is.
+pub const PATIENT: u64 = 60_000_000_000;
+
 /// A folder for one test's sockets, gone with it.
 pub struct Place(tempfile::TempDir);
 
