@@ -7,7 +7,7 @@ mod common;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::time::Duration;
 
 use common::{Place, Running, eventually, finish, json, skip, stderr};
@@ -17,6 +17,8 @@ use pagecast_tests::random::Random;
 use pagecast_tests::testbed::{OTHER, OWN, Testbed, testbed};
 
 const MODE: &str = "320x180@15:NV12";
+/// So many buffers that three subscribers who are late, each with what it holds and what waits for it, leave the reserve alone.
+const ENOUGH: &str = "--buffers 32 --credits 4";
 /// Bytes of its pictures.
 const SIZE: usize = 320 * 180 * 3 / 2;
 /// Pictures that each subscriber takes.
@@ -30,33 +32,21 @@ fn camera() -> Option<Camera> {
     camera
 }
 
-fn modprobe(arguments: &[&str]) {
-    let status = Command::new("/sbin/modprobe").args(arguments).status();
-    assert!(status.is_ok_and(|status| status.success()), "modprobe {arguments:?}");
-}
-
 /// The camera's driver takes its pages from elsewhere until this is dropped.
-struct Allocator;
+struct Allocator<'a>(&'a Camera);
 
-impl Allocator {
+impl<'a> Allocator<'a> {
     /// 0: pages that the processor sees as any others (vmalloc); 1: those for devices (dma-contig).
-    fn set(camera: &Camera, which: u32) -> Self {
-        Self::reload(&[&format!("allocators={which}")]);
-        camera.set_still();
-        Self
-    }
-
-    fn reload(options: &[&str]) {
-        modprobe(&["-r", "vivid"]);
-        modprobe(&[&["vivid", "n_devs=1", "node_types=0x1"], options].concat());
+    fn set(camera: &'a Camera, which: u32) -> Self {
+        camera.reload(&[&format!("allocators={which}")]);
+        Self(camera)
     }
 }
 
-impl Drop for Allocator {
+impl Drop for Allocator<'_> {
     fn drop(&mut self) {
-        std::thread::sleep(Duration::from_millis(200));
         if !std::thread::panicking() {
-            Self::reload(&[]);
+            self.0.reload(&[]);
         }
     }
 }
@@ -84,10 +74,11 @@ impl Links {
         let (tcp, rdma) = (format!("tcp://{OWN}:{}", free_port()), format!("rdma://{OWN}:{}", free_port()));
         let device = camera.path.display();
         let serve = format!(
-            "serve cam0 --device {device} --mode {MODE} --listen {tcp},{rdma} --network 10.77.0.0/24 --insecure --wait-for-clients 3"
+            "serve cam0 --device {device} --mode {MODE} --listen {tcp},{rdma} --network 10.77.0.0/24 --insecure --wait-for-clients 3 {ENOUGH}"
         );
         let _serving = Running::start(place.command(&serve));
-        eventually("it serves", || place.socket("cam0").exists());
+        // Its socket is there a moment before somebody listens.
+        eventually("it serves", || place.run("info cam0 --timeout 30").status.success());
         let from = |uri: &str| format!("{uri}?from={OTHER}");
         let uris = ["cam0".to_owned(), from(&tcp), from(&rdma)];
         Self { place, _serving, uris }
@@ -105,7 +96,7 @@ impl Links {
     }
 
     fn info(&self) -> serde_json::Value {
-        json(&self.place.run("info cam0 --json"))
+        json(&self.place.run("info cam0 --json --timeout 30"))
     }
 }
 
@@ -207,7 +198,7 @@ fn kills_at_random_moments_leave_no_dma_bufs() {
         }
         serving.end();
         drop(readers);
-        eventually("the machine's dma-bufs are those of before", || dma_bufs() == before);
+        eventually("the machine's dma-bufs are those of before", || dma_bufs() <= before);
     }
     // And the camera is free.
     camera.capture(Place::new().path(), "NV12");

@@ -56,7 +56,8 @@ fn the_udev_rules_let_a_group_make_dma_bufs_and_nobody_else() {
 
     assert_eq!(doctor(&place, &member), ["PASS"; 2]);
     let _serving = Running::start(as_nobody(&place, &member, serve));
-    eventually("it serves", || place.socket("cam0").exists());
+    let asked = || as_nobody(&place, stranger, "info cam0 --timeout 30").spawn().expect("setpriv");
+    eventually("it serves", || finish(asked()).status.success());
     let received = finish(as_nobody(&place, stranger, "recv cam0 -n 10").spawn().expect("setpriv"));
     expect_code(&received, 0);
     // The negative control: who is not in the group.

@@ -77,7 +77,7 @@ fn a_subscriber_in_another_process_has_the_publishers_pages() {
     let pool = PoolOptions { backing: BackingChoice::Memfd, limit: 64 << 20, ..PoolOptions::default() };
     let _publishing = Publishing::start(&place, "cam0", pool, 100_000, |_| ());
     let reader = reader(&place, "cam0");
-    let output = place.run("prove cam0 --json --timeout 5");
+    let output = place.run("prove cam0 --json --timeout 30");
     expect_code(&output, 0);
     let report = json(&output);
     assert_eq!(report["pid"], std::process::id());
@@ -95,7 +95,7 @@ fn a_subscriber_in_another_process_has_the_publishers_pages() {
     let not_seen = report["not_seen"].as_array().unwrap();
     let has_dma_buf = views(&report).any(|view| view["face"] == "dma-buf");
     assert!(has_dma_buf || not_seen.iter().any(|why| why.as_str().unwrap().contains("dma-buf")), "{report}");
-    let text = stdout(&place.run("prove cam0"));
+    let text = stdout(&place.run("prove cam0 --timeout 30"));
     assert!(text.contains("The pages are the same in every view"), "{text}");
     assert!(has_dma_buf || text.contains("not seen: "), "{text}");
 }
@@ -137,7 +137,7 @@ fn one_pool_of_huge_pages_with_all_its_faces() {
         }
     });
     let _reader = reader(&place, "all");
-    let output = place.run("prove all --json --timeout 10");
+    let output = place.run("prove all --json --timeout 30");
     expect_code(&output, 0);
     let report = json(&output);
     // The page frames of a dma-buf's mapping are hidden even from root.

@@ -110,7 +110,8 @@ fn reader(keep: usize) -> (Sender<Frame>, Reader) {
 
 /// The same readers behind a camera of V4L2; they count what they can read.
 fn film(device: &str, publisher: &Publisher, count: u64) -> Outcome {
-    let mut camera = Camera::open(device, CameraOptions::default())?;
+    // What is kept here, and what a subscriber may hold and have waiting, leaves the driver enough.
+    let mut camera = Camera::open(device, CameraOptions { buffers: 32, ..CameraOptions::default() })?;
     println!("{}", camera.describe().unwrap_or_default());
     camera.prepare(publisher)?;
     let (mut kept, mut read) = (VecDeque::new(), 0_usize);

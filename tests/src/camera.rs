@@ -55,6 +55,21 @@ impl Camera {
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Loads its driver anew, with these options, when nobody uses it any more: some of what a process had goes a moment after
+    /// its end.
+    ///
+    /// # Panics
+    /// If that cannot be done.
+    pub fn reload(&self, options: &[&str]) {
+        let modprobe = |arguments: &[&str]| {
+            let status = Command::new("/sbin/modprobe").args(arguments).status();
+            status.is_ok_and(|status| status.success())
+        };
+        crate::eventually("nobody uses the driver", || modprobe(&["-r", "vivid"]));
+        assert!(modprobe(&[&["vivid", "n_devs=1", "node_types=0x1"], options].concat()), "{options:?}");
+        self.set_still();
+    }
+
     /// Sets controls: `name=value,…`.
     ///
     /// # Panics

@@ -1,11 +1,11 @@
 //! A camera's buffers as the kernel's V4L2 core sees them, whoever captures. Needs root, as in the testbed.
 
-use std::fs;
-use std::time::Duration;
-
-use crate::tracing::{mount, path, write};
+use crate::tracing::{Lines, write};
 
 const EVENTS: [&str; 2] = ["events/vb2/vb2_dqbuf/enable", "events/v4l2/v4l2_dqbuf/enable"];
+/// What stands between a line's time and what it tells.
+const VB2: &str = ": vb2_dqbuf: ";
+const V4L2: &str = ": v4l2_dqbuf: ";
 
 /// A buffer that somebody took from the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub fn fewest(taken: &[Dequeued]) -> u64 {
 /// The kernel writes down every buffer that is taken from a camera's driver until this is dropped. One at a time on a
 /// machine.
 #[derive(Debug)]
-pub struct DriverTrace(());
+pub struct DriverTrace(Lines);
 
 impl DriverTrace {
     /// Begins to write down.
@@ -40,10 +40,9 @@ impl DriverTrace {
     /// # Panics
     /// If the kernel cannot, or does not let us.
     pub fn begin() -> Self {
-        mount();
-        write("trace", "");
+        let lines = Lines::begin();
         EVENTS.iter().for_each(|event| write(event, "1"));
-        Self(())
+        Self(lines)
     }
 
     /// What was taken so far, in order.
@@ -51,13 +50,19 @@ impl DriverTrace {
     /// # Panics
     /// If the kernel does not say, or has forgotten some.
     pub fn taken(&self) -> Vec<Dequeued> {
-        let text = whole();
+        let text = self.0.all();
+        let of = |line| {
+            let ours = [VB2, V4L2].into_iter().find_map(|event| Some((time(line, event)?, event)));
+            ours.map(|(time, event)| (time, event, line))
+        };
+        let mut lines: Vec<_> = text.lines().filter_map(of).collect();
+        lines.sort_by(|one, other| one.0.total_cmp(&other.0));
         let mut left = None;
         let mut taken = Vec::new();
-        for line in text.lines() {
-            if line.contains(": vb2_dqbuf: ") {
+        for (_, event, line) in lines {
+            if event == VB2 {
                 left = number(line, " queued = ");
-            } else if line.contains(": v4l2_dqbuf: ") {
+            } else {
                 let sequence = number(line, " sequence = ").expect("a sequence number");
                 // The first line of the pair is of the time before.
                 taken.extend(left.take().map(|left| Dequeued { sequence, left }));
@@ -67,19 +72,9 @@ impl DriverTrace {
     }
 }
 
-/// The trace. While the kernel writes, a reader may be told that something was lost that is there when it reads again; what
-/// was overwritten stays lost.
-fn whole() -> String {
-    let mut text = String::new();
-    for _ in 0..10 {
-        text = fs::read_to_string(path("trace")).expect("the trace");
-        if !text.contains("LOST") {
-            return text;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let lost = text.lines().find(|line| line.contains("LOST"));
-    panic!("the kernel has forgotten some: {lost:?} of {} lines", text.lines().count());
+/// When the kernel wrote a line, in seconds: what two processors wrote may be read in another order.
+fn time(line: &str, name: &str) -> Option<f64> {
+    line.split_once(name)?.0.split_whitespace().next_back()?.parse().ok()
 }
 
 fn number(line: &str, name: &str) -> Option<u64> {

@@ -1,8 +1,11 @@
 //! System calls of all processes, as the kernel sees them. Needs root, as in the testbed.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
 
@@ -55,9 +58,47 @@ impl Calls {
 
 /// The kernel counts calls until this is dropped. One at a time on a machine.
 #[derive(Debug)]
-pub struct Trace(Calls);
+pub struct Trace {
+    calls: Calls,
+    lines: Lines,
+}
 
-pub(crate) fn path(name: &str) -> PathBuf {
+/// What the kernel writes down. Each line is taken out of its memory once: who reads there while the kernel writes may be told
+/// that something is lost that is not.
+#[derive(Debug)]
+pub(crate) struct Lines(Mutex<(File, Vec<u8>)>);
+
+impl Lines {
+    /// From now on.
+    ///
+    /// # Panics
+    /// If the kernel does not let us.
+    pub(crate) fn begin() -> Self {
+        mount();
+        write("trace", "");
+        let pipe = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path("trace_pipe"));
+        Self(Mutex::new((pipe.expect("the trace"), Vec::new())))
+    }
+
+    /// All so far.
+    ///
+    /// # Panics
+    /// If the kernel does not say, or has forgotten some.
+    pub(crate) fn all(&self) -> String {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pipe, text) = &mut *inner;
+        match pipe.read_to_end(text) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => panic!("the trace: {error}"),
+            _ => {}
+        }
+        let text = String::from_utf8_lossy(text).into_owned();
+        let lost = text.lines().find(|line| line.contains("LOST"));
+        assert!(lost.is_none(), "the kernel has forgotten some: {lost:?} of {} lines", text.lines().count());
+        text
+    }
+}
+
+fn path(name: &str) -> PathBuf {
     Path::new(FOLDER).join(name)
 }
 
@@ -66,7 +107,7 @@ pub(crate) fn write(name: &str, text: &str) {
 }
 
 /// Mounts tracefs where it is not yet.
-pub(crate) fn mount() {
+fn mount() {
     if !path("trace").exists() {
         let mounted = Command::new("mount").args(["-t", "tracefs", "tracefs", FOLDER]).status();
         assert!(mounted.is_ok_and(|status| status.success()), "tracefs cannot be mounted");
@@ -79,7 +120,7 @@ impl Trace {
     /// # Panics
     /// If the kernel cannot, or does not let us.
     pub fn begin(calls: Calls) -> Self {
-        mount();
+        let lines = Lines::begin();
         let filter = match calls {
             Calls::DmaBufSync => format!("cmd == {DMA_BUF_SYNC:#x}"),
             Calls::Display => display::ALL.map(|command| format!("cmd == {command:#x}")).join(" || "),
@@ -89,9 +130,8 @@ impl Trace {
             }
         };
         write(&format!("{}/filter", calls.event()), &filter);
-        write("trace", "");
         write(&format!("{}/enable", calls.event()), "1");
-        Self(calls)
+        Self { calls, lines }
     }
 
     /// How often a thread has made one.
@@ -113,16 +153,14 @@ impl Trace {
     }
 
     fn lines_with(&self, is_counted: impl Fn(&str) -> bool) -> usize {
-        let text = fs::read_to_string(path("trace")).expect("the trace");
-        assert!(!text.contains("LOST"), "the kernel has forgotten some");
-        text.lines().filter(|line| !line.starts_with('#') && is_counted(line)).count()
+        self.lines.all().lines().filter(|line| is_counted(line)).count()
     }
 }
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        write(&format!("{}/enable", self.0.event()), "0");
-        write(&format!("{}/filter", self.0.event()), "0");
+        write(&format!("{}/enable", self.calls.event()), "0");
+        write(&format!("{}/filter", self.calls.event()), "0");
         write("trace", "");
     }
 }

@@ -17,7 +17,10 @@ pub(crate) const VIDEO: u32 = 44;
 pub(crate) fn as_nobody(place: &Place, groups: &str, args: &str) -> Command {
     let own = place.path().join("pagecast-of-nobody");
     if !own.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_pagecast"), &own).expect("a copy");
+        // By another process: what any process has open for writing cannot be run, and a child that another test starts just
+        // now has for a moment whatever is open here.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_pagecast")).arg(&own).status();
+        assert!(copied.is_ok_and(|status| status.success()), "a copy");
         for path in [place.path().to_owned(), place.path().join("pagecast")] {
             chown(&path, Some(NOBODY), Some(NOBODY)).expect("chown");
         }

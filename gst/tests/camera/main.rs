@@ -85,7 +85,7 @@ fn taken_at(pad: &gst::Pad) -> Taken {
 
 /// Dma-bufs come and go; in the end there are as many as before.
 fn as_many_as(before: usize) {
-    eventually("the machine's dma-bufs are those of before", || dma_bufs() == before);
+    eventually("the machine's dma-bufs are those of before", || dma_bufs() <= before);
 }
 
 #[test]
