@@ -47,13 +47,17 @@ impl Stream {
         if self.get(name) == Some(data) {
             return None;
         }
-        let value = Arc::new(Sticky { name: name.to_owned(), data: data.to_vec() });
-        let mut values = self.values.clone();
-        match values.iter_mut().find(|sticky| sticky.name == name) {
+        let mut changed = self.clone();
+        changed.set(Arc::new(Sticky { name: name.to_owned(), data: data.to_vec() }));
+        Some(changed)
+    }
+
+    /// Sets one value.
+    pub(crate) fn set(&mut self, value: Arc<Sticky>) {
+        match self.values.iter_mut().find(|sticky| sticky.name == value.name) {
             Some(old) => *old = value,
-            None => values.push(value),
+            None => self.values.push(value),
         }
-        Some(Self { values })
     }
 
     /// The values here that `before` has not, or has otherwise.

@@ -14,7 +14,7 @@ use pagecast_ipc::wire::{
 };
 
 use super::core::Core;
-use super::member::Member;
+use super::member::{Member, Obstacle};
 use super::service;
 use super::shared::Shared;
 use crate::remote::Origin;
@@ -195,9 +195,10 @@ pub(super) fn admit(
     let welcome = welcome(&core, hello.common_version()?, Some((id, ask)), share, faces);
     let unseen = MOST_UNSEEN.min(shared.descriptor_share(core.options.max_subscribers));
     let mut member = Member::new(socket, peer, origin, hello, faces, core.epoch, unseen);
-    let told = member.tell(&ToSubscriber::Welcome(welcome));
+    let told = member.tell(&ToSubscriber::Welcome(welcome)).is_ok();
     let (stream, clock) = (core.stream.clone(), core.clock);
-    if told.and_then(|()| member.prepare(&stream, clock)).is_err() {
+    // What the socket does not take now of the stream follows.
+    if !told || !matches!(member.prepare(&stream, clock), Ok(()) | Err(Obstacle::Later)) {
         core.books.leave(id);
         return None;
     }

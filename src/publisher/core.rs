@@ -69,14 +69,29 @@ pub enum Departure {
     Closed,
 }
 
+/// A subscriber that is no longer served.
+#[derive(Debug)]
+pub(super) struct Departed {
+    pub(super) id: SubscriberId,
+    pub(super) why: Departure,
+    pub(super) socket: Arc<Seqpacket>,
+}
+
 /// What happened while the lock was held, to be acted on after.
 #[derive(Debug, Default)]
 pub(super) struct Aftermath {
     pub(super) freed: Vec<Arc<Published>>,
-    pub(super) departed: Vec<(SubscriberId, Departure)>,
+    pub(super) departed: Vec<Departed>,
     pub(super) requests: Vec<(SubscriberId, Event)>,
     /// Whether a producer that waits must look again.
     pub(super) room: bool,
+}
+
+impl Aftermath {
+    /// Whether destructors or callbacks will be called.
+    pub(super) fn is_code(&self) -> bool {
+        !self.freed.is_empty() || !self.departed.is_empty() || !self.requests.is_empty()
+    }
 }
 
 /// Counters over the publisher's life.
@@ -212,13 +227,14 @@ impl Core {
         self.pump_all();
     }
 
-    /// Brings everybody to this point of the stream at once, where nothing waits before it.
+    /// Brings everybody to this point of the stream at once, where nothing waits before it, as far as sockets take it.
     pub(super) fn spread_stream(&mut self) {
         for id in self.ids() {
-            if !self.books.has_mail(id) {
-                let (stream, clock) = (self.stream.clone(), self.clock);
-                let prepared = self.members.get_mut(&id).map(|member| member.prepare(&stream, clock));
-                self.settle(id, prepared.unwrap_or(Ok(())));
+            let (stream, clock) = (self.stream.clone(), self.clock);
+            let Some(member) = self.members.get_mut(&id) else { continue };
+            if !self.books.has_mail(id) && !member.knows_stream(&stream) {
+                let prepared = member.prepare(&stream, clock);
+                self.settle(id, prepared);
             }
         }
     }
@@ -355,7 +371,7 @@ impl Core {
             self.totals.reclaimed += self.books.leave(id) as u64;
         }
         self.end_quarantines();
-        self.after.departed.push((id, why));
+        self.after.departed.push(Departed { id, why, socket: member.socket });
     }
 
     /// Somebody who is cut off alive may go on reading: with `quarantine`, or when we end, its pages are

@@ -193,8 +193,12 @@ impl Member {
     }
 
     fn knows(&self, stream: &Arc<Stream>, clock: Option<(u64, Clock)>) -> bool {
+        self.knows_stream(stream) && clock.is_none_or(|(serial, _)| serial == self.clock)
+    }
+
+    /// Whether it was told all values of the stream at this point.
+    pub(super) fn knows_stream(&self, stream: &Arc<Stream>) -> bool {
         self.stream.as_ref().is_some_and(|known| Arc::ptr_eq(known, stream))
-            && clock.is_none_or(|(serial, _)| serial == self.clock)
     }
 
     fn knows_buffers(&self, published: &Published) -> bool {
@@ -207,13 +211,8 @@ impl Member {
         stream: &Arc<Stream>,
         clock: Option<(u64, Clock)>,
     ) -> Result<(), Obstacle> {
-        if !self.stream.as_ref().is_some_and(|known| Arc::ptr_eq(known, stream)) {
-            let known = self.stream.clone();
-            for sticky in stream.changed_since(known.as_deref()) {
-                self.push(&ToSubscriber::Sticky((**sticky).clone()), &[])?;
-            }
-            self.flush(&[])?;
-            self.stream = Some(stream.clone());
+        if !self.knows_stream(stream) {
+            self.tell_stream(stream)?;
         }
         if let Some((serial, clock)) = clock
             && serial != self.clock
@@ -222,6 +221,34 @@ impl Member {
             self.flush(&[])?;
             self.clock = serial;
         }
+        Ok(())
+    }
+
+    /// Tells the values that it does not know. They may be more than a socket takes at once: what it took is known.
+    fn tell_stream(&mut self, stream: &Arc<Stream>) -> Result<(), Obstacle> {
+        let known = self.stream.clone().unwrap_or_default();
+        let changed: Vec<_> = stream.changed_since(Some(&known)).cloned().collect();
+        let mut rest = changed.as_slice();
+        while !rest.is_empty() {
+            let mut taken = 0;
+            for sticky in rest {
+                self.record.clear();
+                ToSubscriber::Sticky((**sticky).clone()).encode(&mut self.record);
+                if taken > 0 && !self.packet.fits(self.record.len()) {
+                    break;
+                }
+                self.packet.push(&self.record);
+                taken += 1;
+            }
+            if let Err(obstacle) = self.flush(&[]) {
+                let mut known = Stream::clone(&known);
+                changed[..changed.len() - rest.len()].iter().for_each(|sticky| known.set(sticky.clone()));
+                self.stream = Some(Arc::new(known));
+                return Err(obstacle);
+            }
+            rest = &rest[taken..];
+        }
+        self.stream = Some(stream.clone());
         Ok(())
     }
 
@@ -242,6 +269,9 @@ impl Member {
                 new.push(&segment.buffer);
             }
         }
+        // All of them or none: what was begun would go out with whatever is said next.
+        let faces: Option<Vec<_>> = new.iter().map(|buffer| face_for(buffer, self.faces)).collect();
+        let new: Vec<_> = new.into_iter().zip(faces.ok_or(Obstacle::NoFace)?).collect();
         // A frame of many new buffers goes when nothing else is under way.
         let unseen = self.announced - self.seen;
         if unseen > 0 && unseen + new.len() as u64 > self.most_unseen {
@@ -249,8 +279,7 @@ impl Member {
         }
         for some in new.chunks(FDS_PER_PACKET) {
             let mut fds: Vec<BorrowedFd<'_>> = Vec::with_capacity(some.len());
-            for buffer in some {
-                let (face, fd) = face_for(buffer, self.faces).ok_or(Obstacle::NoFace)?;
+            for (buffer, (face, fd)) in some.iter().copied() {
                 if face == Face::DmaBuf {
                     buffer.mark_in_devices();
                 }
@@ -260,7 +289,7 @@ impl Member {
             }
             self.flush(&fds)?;
             self.announced += some.len() as u64;
-            self.known.extend(some.iter().map(|buffer| buffer.id().get()));
+            self.known.extend(some.iter().map(|(buffer, _)| buffer.id().get()));
         }
         Ok(())
     }

@@ -214,24 +214,25 @@ impl Publisher {
             let (full, until) = match core.admission(at) {
                 Admission::Now => {
                     core.publish(frame.clone(), at);
+                    drop(turn);
                     shared.release(core);
                     return Ok(());
                 }
                 Admission::Wait { full, until } => (full, until),
             };
             turn = turn.or_else(|| shared.turn.try_lock().ok());
+            let sockets = core.sockets(&full);
+            core.awaited |= turn.is_some();
+            let after = shared.unlock(core);
+            // Somebody's code, which may publish.
+            if after.is_code() {
+                turn = None;
+            }
+            shared.finish(after);
             match &turn {
-                Some(turn) => {
-                    let sockets = core.sockets(&full);
-                    core.awaited = true;
-                    shared.release(core);
-                    shared.wait_for(turn, &sockets, until);
-                }
+                Some(turn) => shared.wait_for(turn, &sockets, until),
                 // What wakes one who waits is for one only.
-                None => {
-                    shared.release(core);
-                    turn = Some(shared.turn());
-                }
+                None => turn = Some(shared.turn()),
             }
         }
     }

@@ -66,6 +66,12 @@ pub(super) fn watch(epoll: &Epoll, id: SubscriberId, fd: BorrowedFd<'_>, talk: b
     let _ = if new { epoll.add(fd, event) } else { epoll.modify(fd, &mut event) };
 }
 
+/// Ends that. To close the descriptor is not enough: a child forked without exec has a copy, and its end would be reported for
+/// ever.
+pub(super) fn unwatch(epoll: &Epoll, fd: BorrowedFd<'_>) {
+    let _ = epoll.delete(fd);
+}
+
 impl Service {
     pub(super) fn new(
         shared: &Arc<Shared>,
@@ -102,7 +108,7 @@ impl Service {
             for event in &events[..ready] {
                 self.handle(&shared, event.data(), event.events());
             }
-            self.strangers.retain(|_, stranger| stranger.observer || stranger.since.elapsed() < HELLO);
+            self.dismiss_the_silent();
             self.dial(&shared);
             let everybody = round.elapsed() >= TICK;
             if everybody {
@@ -170,13 +176,28 @@ impl Service {
             // The one that has been silent for longest makes room.
             let oldest = silent().min_by_key(|(_, stranger)| stranger.since);
             let oldest = oldest.map(|(key, _)| *key)?;
-            self.strangers.remove(&oldest);
+            drop(self.dismiss(oldest));
         }
         let key = self.next_stranger;
         self.next_stranger += 1;
         self.epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, key)).ok()?;
         self.strangers.insert(key, Stranger { socket, since: Instant::now(), observer: false, origin });
         Some(key)
+    }
+
+    /// Somebody is no stranger any more.
+    fn dismiss(&mut self, key: u64) -> Option<Stranger> {
+        let stranger = self.strangers.remove(&key)?;
+        unwatch(&self.epoll, stranger.socket.as_fd());
+        Some(stranger)
+    }
+
+    fn dismiss_the_silent(&mut self) {
+        let is_late = |stranger: &Stranger| !stranger.observer && stranger.since.elapsed() >= HELLO;
+        let late = self.strangers.iter().filter(|(_, stranger)| is_late(stranger));
+        for key in late.map(|(key, _)| *key).collect::<Vec<_>>() {
+            drop(self.dismiss(key));
+        }
     }
 
     fn heard_stranger(&mut self, shared: &Arc<Shared>, key: u64) {
@@ -193,15 +214,14 @@ impl Service {
             Err(_) => Answer::End,
         };
         match answer {
-            Answer::End => drop(self.strangers.remove(&key)),
+            Answer::End => drop(self.dismiss(key)),
             Answer::Observe => {
                 if let Some(stranger) = self.strangers.get_mut(&key) {
                     stranger.observer = true;
                 }
             }
             Answer::Admit(hello) => {
-                let Some(stranger) = self.strangers.remove(&key) else { return };
-                let _ = self.epoll.delete(stranger.socket.as_fd());
+                let Some(stranger) = self.dismiss(key) else { return };
                 let id = admission::admit(shared, stranger.socket, stranger.origin, &hello);
                 for outbound in self.outbound.iter_mut().filter(|outbound| outbound.current == Some(key)) {
                     outbound.current = id.map(|id| FIRST_SUBSCRIBER + id.0);

@@ -15,7 +15,7 @@ use pagecast_ipc::policy::Policy;
 use pagecast_ipc::socket::Seqpacket;
 use pagecast_verbs::{Access, ProtectionDomain, RegisterError};
 
-use super::core::{self, Aftermath, Core, Published};
+use super::core::{self, Aftermath, Core, Departed, Published};
 use super::info::{ForeignPool, Info};
 use super::{Departure, Hooks, service};
 use crate::pool::{Pool, Reclaim};
@@ -65,11 +65,16 @@ impl Shared {
     }
 
     /// Releases the lock, and then does what had to wait for that.
-    pub(super) fn release(&self, mut core: MutexGuard<'_, Core>) {
-        self.watch_members(&mut core);
-        let after = core.aftermath();
-        drop(core);
+    pub(super) fn release(&self, core: MutexGuard<'_, Core>) {
+        let after = self.unlock(core);
         self.finish(after);
+    }
+
+    /// Releases the lock. What had to wait for that is still to be done.
+    #[must_use = "it is to be finished"]
+    pub(super) fn unlock(&self, mut core: MutexGuard<'_, Core>) -> Aftermath {
+        self.watch_members(&mut core);
+        core.aftermath()
     }
 
     /// The service thread is woken by subscribers for whom mail waits. Those with policy `block` usually
@@ -100,7 +105,8 @@ impl Shared {
         if !after.departed.is_empty() {
             self.changed.notify_all();
         }
-        for (id, why) in after.departed {
+        for Departed { id, why, socket } in after.departed {
+            service::unwatch(&self.epoll, socket.as_fd());
             tracing::debug!(subscriber = id.0, ?why, "no longer served");
             if let Some(call) = &self.hooks.disconnected {
                 call(id.0, &why);
@@ -160,6 +166,7 @@ impl Shared {
             }
         }
         if everybody {
+            core.spread_stream();
             core.sweep();
             core.police();
         }

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::Duration;
 
 use nix::libc;
 
@@ -110,6 +111,15 @@ pub fn private_bytes(pid: i32) -> u64 {
         line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0)
     };
     (kib("Pss_Anon:") + kib("Pss_File:")) * 1024
+}
+
+/// CPU time that process `pid` has had.
+pub fn cpu_time(pid: i32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let words = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').skip(11).take(2));
+    let ticks: u64 = words.into_iter().flatten().filter_map(|word| word.parse::<u64>().ok()).sum();
+    // USER_HZ is 100 on every architecture that this runs on.
+    Duration::from_millis(ticks * 10)
 }
 
 /// The state letter of process `pid`; a space if it is gone.

@@ -7,17 +7,18 @@ use std::time::Duration;
 use nix::sys::stat::fstat;
 use pagecast::allocators::dma_buf::{self, CpuAccess, Direction};
 use pagecast::allocators::receive;
+use pagecast::ipc::wire::RefusalCode;
 use pagecast::remote::AllowList;
 use pagecast::{
     BackingChoice, Description, DrmFourcc, DrmModifier, FaceSet, Frame, Message, PictureError, Plane, Pool,
-    PoolOptions, Publisher, PublisherOptions, RemoteOptions, Subscriber, SubscriberOptions,
+    PoolOptions, Publisher, PublisherOptions, RecvError, RemoteOptions, Subscriber, SubscriberOptions,
 };
 use pagecast_tests::importer::{Importer, kernel_says};
 use pagecast_tests::peers::Peer;
 use pagecast_tests::scene::Scene;
 use pagecast_tests::testbed::{OTHER, OWN, testbed};
 use pagecast_tests::tracing::{Calls, Trace};
-use pagecast_tests::{Place, spoilt};
+use pagecast_tests::{Place, eventually, spoilt};
 
 const PEER: &str = env!("CARGO_BIN_EXE_pagecast-peer");
 /// Not a whole number of pages.
@@ -253,6 +254,40 @@ fn who_asks_for_no_dma_buf_is_told_that_the_picture_needs_one() {
     assert_eq!(ask(gray, &[plane(64)], 4096), PictureError::Split(0));
     assert!(matches!(ask("video/x-raw, format=v210", &whole, 4096), PictureError::Unknown(_)));
     assert!(matches!(ask("application/x-test", &whole, 4096), PictureError::NoFormat { .. }));
+}
+
+/// A frame of two buffers, of which one has no face that was asked for: the link ends with that word, and with nothing of the
+/// other buffer.
+#[test]
+fn who_has_no_face_for_one_of_two_buffers_is_told_and_asks_for_all() {
+    let Some(_testbed) = testbed() else { return };
+    let place = Place::new();
+    let uri = place.uri("a");
+    let publisher = Publisher::open(&uri, PublisherOptions::default()).expect("a publisher");
+    let pools = ["memfd", "dma-heap:system"].map(|backing| {
+        let backing = backing.parse().expect("a backing");
+        Pool::new(PoolOptions { backing, ..PoolOptions::default() })
+    });
+    let frame = || {
+        let leases = pools.iter().map(|pool| pool.acquire(SIZE).expect("a buffer"));
+        leases.fold(Frame::builder(), |frame, lease| frame.lease(lease, SIZE)).build().expect("a frame")
+    };
+    for any_face in [false, true] {
+        let options = SubscriberOptions { any_face, ..SubscriberOptions::default() };
+        let subscriber = Subscriber::open(&uri, options).expect("a subscriber");
+        assert!(matches!(subscriber.recv(PATIENCE), Ok(Message::Connected(_))));
+        let mut told = None;
+        eventually("it is told, or gets a frame", || {
+            publisher.publish(&frame()).expect("published");
+            told = Some(subscriber.recv(Some(Duration::from_millis(20))));
+            matches!(told, Some(Ok(Message::Frame(_)) | Err(RecvError::Refused { .. } | RecvError::Fault(_))))
+        });
+        match told {
+            Some(Ok(Message::Frame(frame))) if any_face => assert_eq!(frame.segments().len(), 2),
+            Some(Err(RecvError::Refused { code: RefusalCode::Face, .. })) if !any_face => {}
+            other => panic!("{other:?}, where any face will do: {any_face}"),
+        }
+    }
 }
 
 #[test]

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use nix::sys::stat::fstat;
 use pagecast::allocators::MemfdBacking;
+use pagecast::ipc::wire::limits::{MAX_EVENT_BYTES, MAX_STICKIES};
+use pagecast::publisher::PublishError;
 use pagecast::{
-    Description, Frame, FrameError, Meta, PageSize, Plane, Pool, PoolError, PoolOptions, Publisher,
-    PublisherOptions, Subscriber, SubscriberOptions, Times,
+    Description, Frame, FrameError, Message, Meta, PageSize, Plane, Policy, Pool, PoolError, PoolOptions,
+    Publisher, PublisherOptions, Subscriber, SubscriberOptions, Times,
 };
 use pagecast_tests::{Place, check, eventually, stamped};
 
@@ -79,6 +81,53 @@ fn the_owner_is_told_when_the_last_holder_let_go() {
     eventually("the owner is told", || released.load(Ordering::SeqCst) == 1);
 }
 
+/// What is called when a frame comes back may publish, also while the publisher waits for who is slow.
+#[test]
+fn the_owner_may_publish_when_it_is_told() {
+    let place = Place::new();
+    let uri = place.uri("a");
+    let pool = Pool::new(PoolOptions::default());
+    let options = PublisherOptions {
+        policy: Policy::Block,
+        credits: Some(1),
+        mailbox: Some(1),
+        block_deadline: None,
+        ..PublisherOptions::default()
+    };
+    let publisher = Arc::new(Publisher::open(&uri, options).expect("publisher"));
+    let subscriber = Subscriber::open(&uri, SubscriberOptions::default()).expect("subscriber");
+    subscriber.recv(LIMIT).expect("connected");
+    let (again, another) = (Arc::downgrade(&publisher), stamped(&pool, 3, SIZE));
+    let is_told = Arc::new(AtomicUsize::new(0));
+    let tells = is_told.clone();
+    let told = move || {
+        tells.store(1, Ordering::SeqCst);
+        again.upgrade().expect("it publishes").publish(&another).expect("published by the owner");
+    };
+    let first = stamped(&pool, 0, SIZE);
+    let first = Frame::builder().segment(first.segments()[0].buffer.clone(), 0, SIZE).owner(first);
+    let description = Description { offset: Some(0), ..Description::default() };
+    let first = first.describe(description).on_last_release(told).build().expect("frame");
+    let frames = [first, stamped(&pool, 1, SIZE), stamped(&pool, 2, SIZE)];
+    let (publishes, (done, is_done)) = (publisher.clone(), std::sync::mpsc::channel());
+    std::thread::spawn(move || {
+        // The third waits for room, which the first makes.
+        for frame in frames {
+            publishes.publish(&frame).expect("published");
+        }
+        let _ = done.send(());
+    });
+    let next = || check(&subscriber.next_frame(LIMIT).expect("a frame"));
+    assert_eq!(next(), Ok(0));
+    // It goes back at once, and the next is not: the owner finds no room.
+    eventually("the owner is told", || is_told.load(Ordering::SeqCst) == 1);
+    std::thread::sleep(Duration::from_millis(20));
+    let mut numbers = [(); 3].map(|()| next());
+    numbers.sort();
+    assert_eq!(numbers, [1, 2, 3].map(Ok));
+    is_done.recv_timeout(LIMIT.expect("a limit")).expect("the publisher goes on");
+}
+
 #[test]
 fn everything_said_of_a_frame_arrives() {
     let place = Place::new();
@@ -120,6 +169,46 @@ fn everything_said_of_a_frame_arrives() {
         fstat(planes[1].fd).expect("fstat").st_ino,
         "each plane behind the descriptor of its own segment"
     );
+}
+
+/// All that a stream may say of itself is more than a socket takes at once.
+#[test]
+fn as_many_and_as_large_sticky_values_as_there_may_be_arrive() {
+    let place = Place::new();
+    let uri = place.uri("a");
+    let pool = Pool::new(PoolOptions::default());
+    let publisher = Publisher::open(&uri, PublisherOptions::default()).expect("publisher");
+    let value = |life: usize, number: usize| vec![(life * 100 + number) as u8; MAX_EVENT_BYTES];
+    let tell = |life| {
+        for number in 0..MAX_STICKIES {
+            publisher.set_sticky(&format!("value-{number}"), &value(life, number)).expect("told");
+        }
+    };
+    tell(0);
+    let error = publisher.set_sticky("one-more", b"").expect_err("N + 1");
+    assert!(matches!(error, PublishError::TooLarge { .. }), "{error}");
+    let subscriber = Subscriber::open(&uri, SubscriberOptions::default()).expect("subscriber");
+    subscriber.recv(LIMIT).expect("connected");
+    let mut values = 0;
+    for life in 0..2 {
+        // Those of the second life come all at once to somebody who does not read.
+        if life > 0 {
+            tell(life);
+        }
+        publisher.publish(&stamped(&pool, life as u64, SIZE)).expect("published");
+        loop {
+            match subscriber.recv(LIMIT).expect("a message") {
+                Message::Sticky(_) => values += 1,
+                Message::Frame(frame) => break assert_eq!(check(&frame), Ok(life as u64)),
+                other => panic!("{other:?}"),
+            }
+        }
+        for number in 0..MAX_STICKIES {
+            let known = subscriber.stream();
+            assert_eq!(known.get(&format!("value-{number}")), Some(&*value(life, number)), "{life}");
+        }
+        assert_eq!(values, MAX_STICKIES * (life + 1), "each once");
+    }
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use pagecast::ipc::socket::Seqpacket;
 use pagecast_tests::peers::Peer;
+use pagecast_tests::proc::Fds;
 use pagecast_tests::random::Random;
 use pagecast_tests::scene::Scene;
 use pagecast_tests::{Place, eventually, proc};
@@ -112,6 +114,26 @@ fn without_reclaiming_this_suite_fails() {
     eventually("it is gone", || scene.info().subscribers.len() == 1);
     scene.publish(40);
     assert!(scene.info().publisher.held > 0, "nothing was left over");
+}
+
+/// A program that forks its workers: each has a copy of every link, and that is nobody's link any more.
+#[test]
+fn links_that_a_forked_child_has_too_cost_nothing_when_they_have_ended() {
+    const LOOKED_AT: Duration = Duration::from_secs(2);
+    let mut scene = Scene::new(PEER, 2, &[]);
+    scene.publish(8);
+    let before = scene.fds();
+    let stranger = Seqpacket::connect(&scene.place.path().join("scene")).expect("connected");
+    eventually("the stranger is let in", || scene.fds().others > before.others);
+    scene.publisher.say("fork");
+    scene.publisher.expect("forked");
+    drop((stranger, scene.healthy.pop()));
+    scene.settles(&Fds { others: before.others - 1, ..before });
+    let used = proc::cpu_time(scene.publisher.pid());
+    std::thread::sleep(LOOKED_AT);
+    let used = proc::cpu_time(scene.publisher.pid()) - used;
+    assert!(used < LOOKED_AT / 10, "{used:?} of {LOOKED_AT:?} for nothing");
+    scene.publish(8);
 }
 
 /// Each life of the publisher ends by SIGKILL, the last by itself.

@@ -7,7 +7,7 @@ use pagecast::{Policy, Pool, PoolOptions, Publisher, PublisherOptions};
 use super::{Options, commands, say};
 use crate::stamped;
 
-/// Commands: `publish N`, `info`, `close MS`, `trim` (the pool), `quit`. Options: those of [`PublisherOptions`], times in milliseconds,
+/// Commands: `publish N`, `info`, `close MS`, `trim` (the pool), `fork` (a child that does nothing), `quit`. Options: those of [`PublisherOptions`], times in milliseconds,
 /// and `size` of a frame, `limit` and `backing` of the pool.
 pub(super) fn run(uri: &str, options: &Options) {
     let size = options.get("size").unwrap_or(100_000);
@@ -43,9 +43,26 @@ pub(super) fn run(uri: &str, options: &Options) {
                 pool.trim();
                 say("trimmed");
             }
+            ("fork", _) => {
+                fork();
+                say("forked");
+            }
             ("quit", _) => return,
             _ => panic!("no such command: {line}"),
         }
+    }
+}
+
+/// A child with a copy of every descriptor, which ends with this process.
+fn fork() {
+    let parent = nix::unistd::getpid();
+    // SAFETY: the child takes no lock and allocates nothing.
+    if let nix::unistd::ForkResult::Child = unsafe { nix::unistd::fork() }.expect("a child") {
+        while nix::unistd::getppid() == parent {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // SAFETY: it ends this process, whose memory nobody shares.
+        unsafe { nix::libc::_exit(0) };
     }
 }
 
