@@ -34,6 +34,12 @@ fuzz_target!(init: { pagecast_fuzz::start_gstreamer() }, |data: &[u8]| {
 
 /// An event that was accepted can travel on, and is then accepted again.
 fn travels(event: &gst::Event) {
+    // what the source looks at itself
+    match event.view() {
+        gst::EventView::Gap(gap) => drop(gap.get()),
+        gst::EventView::FlushStop(stop) => drop(stop.resets_time()),
+        _ => {}
+    }
     let again = match events::outgoing(event) {
         Outgoing::Sticky { name, data } => events::sticky(&name, &data),
         Outgoing::Event { data, .. } => events::event(&data),

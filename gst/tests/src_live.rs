@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use gstpagecast::convert::events::{Outgoing, outgoing};
 use pagecast::clock::monotonic_ns;
 use pagecast::{PublisherOptions, Times};
 use source::*;
@@ -269,4 +270,38 @@ fn a_publisher_that_finds_out_late_that_it_is_live() {
     let due = publish(2, Some(monotonic_ns()));
     assert!(due <= pipeline.0.current_running_time().unwrap().nseconds());
     assert!(is_live());
+}
+
+/// Whatever a publisher says of times, the element goes on: what cannot be told in GStreamer is left out or cut off.
+#[test]
+fn times_that_nobody_can_have_do_not_end_the_stream() {
+    const LATEST: u64 = u64::MAX - 1;
+    let place = Place::new();
+    let source = live(&place.uri());
+    source
+        .publisher
+        .set_caps("video/x-raw, format=(string)GRAY8, width=10, height=10, framerate=1/2147483647")
+        .unwrap();
+    let launch = format!("pagecastsrc name=src is-live=true uri={} ! appsink name=a sync=false", place.uri());
+    let pipeline = Pipeline::playing(&launch);
+    source.wait_for(1);
+    source.publisher.set_clock(clock(1, LATEST, LATEST));
+    let all = Some(LATEST);
+    let times = Times { pts: all, dts: all, duration: all, running: all, captured: all, published: None };
+    for n in 0..2 {
+        source.publisher.publish(&source.frame(n, times)).unwrap();
+        assert_eq!(number(&pull(&pipeline.sink("a"))), n);
+    }
+    let mut query = gst::query::Latency::new();
+    assert!(pipeline.element("src").query(&mut query));
+    // An event by its number: a gap.
+    for start in ["(guint64)18446744073709551615", "(guint64)18446744073709551614", "(string)now"] {
+        let gap = gst::event::Gap::new(gst::ClockTime::SECOND, None);
+        let Outgoing::Event { name, data } = outgoing(&gap) else { panic!("{gap:?}") };
+        let said = String::from_utf8(data).unwrap().replace("(guint64)1000000000", start);
+        assert!(said.contains(start), "{said}");
+        source.publisher.publish_event(&name, said.as_bytes()).unwrap();
+    }
+    source.publish(7);
+    assert_eq!(number(&pull(&pipeline.sink("a"))), 7);
 }

@@ -1,5 +1,7 @@
 //! Downstream events.
 
+use gst::glib::prelude::*;
+use gst::glib::types::Type;
 use pagecast::ipc::wire::limits::{MAX_EVENT_BYTES, MAX_NAME};
 
 use super::{raw, segment, start, structure, text, toc};
@@ -161,23 +163,39 @@ pub fn event(data: &[u8]) -> Option<gst::Event> {
     raw::event(kind, content).filter(|event| event.type_().is_downstream() && is_plain(event))
 }
 
-/// Events that have a form of their own do not come in the general one: parsing them would rely on fields
-/// that nobody checked.
+/// Events that have a form of their own do not come in the general one. Of the others the fields that GStreamer, and
+/// elements downstream, rely on are there, and are what they are taken for: parsing looks at neither.
 fn is_plain(event: &gst::Event) -> bool {
     use gst::EventType as Kind;
-    let needs = match event.type_() {
+    type Field = (&'static str, fn() -> Type);
+    let needs: &[Field] = match event.type_() {
         Kind::Caps | Kind::Segment | Kind::StreamStart | Kind::Toc | Kind::Tag => return false,
         Kind::StreamCollection | Kind::SinkMessage => return false,
-        Kind::Gap => &["timestamp", "duration"][..],
-        Kind::FlushStop => &["reset-time"][..],
-        Kind::SegmentDone => &["format", "position"][..],
-        Kind::StreamGroupDone => &["group-id"][..],
-        Kind::Buffersize => &["format", "minsize", "maxsize"][..],
-        Kind::Protection => &["system_id", "data"][..],
-        Kind::InstantRateChange => &["rate", "flags"][..],
+        Kind::Gap => &[("timestamp", u64::static_type), ("duration", u64::static_type)],
+        Kind::FlushStop => &[("reset-time", bool::static_type)],
+        Kind::SegmentDone => &[("format", gst::Format::static_type), ("position", i64::static_type)],
+        Kind::StreamGroupDone => &[("group-id", u32::static_type)],
+        Kind::Buffersize => &[
+            ("format", gst::Format::static_type),
+            ("minsize", i64::static_type),
+            ("maxsize", i64::static_type),
+            ("async", bool::static_type),
+        ],
+        Kind::Protection => &[("system_id", String::static_type), ("data", gst::Buffer::static_type)],
+        Kind::InstantRateChange => &[("rate", f64::static_type), ("flags", gst::SegmentFlags::static_type)],
         _ => &[],
     };
-    needs.iter().all(|field| event.structure().is_some_and(|content| content.has_field(*field)))
+    let has = |(name, kind): &Field| {
+        let value = event.structure().and_then(|content| content.value(*name).ok());
+        value.is_some_and(|value| value.type_() == kind())
+    };
+    needs.iter().all(has) && (event.type_() != Kind::Gap || begins(event))
+}
+
+/// A gap begins at some time.
+fn begins(gap: &gst::EventRef) -> bool {
+    let start = gap.structure().and_then(|content| content.get::<u64>("timestamp").ok());
+    start.is_some_and(|start| start != gst::ffi::GST_CLOCK_TIME_NONE)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use pagecast::rate::RateMeter;
 use pagecast::remote::RoundTripFigures;
 
 use super::imp::lock;
+use super::times::LATEST;
 
 /// What a frame may take from the publisher's publication to here, in nanoseconds; the sinks wait as long.
 pub(super) const WAY: u64 = 10_000_000;
@@ -176,7 +177,8 @@ impl Connected {
         }
         // As many frames as this pipeline may hold and the publisher keeps for it.
         let held = self.welcome.as_ref().map(|welcome| u64::from(welcome.credits + welcome.mailbox));
-        let max = held.zip(self.frame).map(|(held, frame)| WAY.saturating_add(held.saturating_mul(frame)));
+        let lasts = |(held, frame): (u64, u64)| WAY.saturating_add(held.saturating_mul(frame)).min(LATEST);
+        let max = held.zip(self.frame).map(lasts);
         Latency { live: true, min: WAY, max }
     }
 }

@@ -14,6 +14,9 @@ const SHORTEST: u64 = 100_000_000;
 /// Pairs further apart than this say nothing about the rate of now, in nanoseconds.
 const LONGEST: u64 = 10_000_000_000;
 
+/// The latest time there is: in GStreamer all ones mean none.
+pub(super) const LATEST: u64 = u64::MAX - 1;
+
 /// One moment on `CLOCK_MONOTONIC` and on a pipeline's running time, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pair {
@@ -158,7 +161,7 @@ impl Timeline {
         let decoded = times.dts.map(|dts| clamp(shown - before(dts)));
         // What has only a decoding time is not given a presentation time.
         let presented = (times.pts.is_some() || times.dts.is_none()).then(|| clamp(shown));
-        let ends = clamp(shown).saturating_add(times.duration.unwrap_or(1));
+        let ends = clamp(shown).saturating_add(times.duration.unwrap_or(1)).min(LATEST);
         self.end = Some(end.max(ends));
         Stamp { pts: presented, dts: decoded }
     }
@@ -169,7 +172,7 @@ fn difference(a: u64, b: u64) -> i128 {
 }
 
 fn clamp(time: i128) -> u64 {
-    u64::try_from(time.max(0)).unwrap_or(u64::MAX)
+    u64::try_from(time.max(0)).map_or(LATEST, |time| time.min(LATEST))
 }
 
 /// Running time of a stream that is not live, over several lives of the publisher.

@@ -162,6 +162,39 @@ fn a_publisher_that_comes_again_does_not_turn_time_back() {
 }
 
 #[test]
+fn no_time_is_the_one_that_means_none() {
+    let extremes = [0, 1, u64::MAX / 2, u64::MAX - 1];
+    let ok = |time: Option<u64>| time != Some(u64::MAX);
+    for said in 0..extremes.len().pow(5) {
+        let value = |at: u32| extremes[said / extremes.len().pow(at) % extremes.len()];
+        let mut timeline = Timeline::default();
+        timeline.play(Pair { monotonic: 10 * S, running: S });
+        timeline.publisher(&Clock {
+            monotonic: value(0),
+            running: Some(value(1)),
+            latency_min: value(2),
+            latency_max: None,
+        });
+        let strange = Times {
+            running: Some(value(3)),
+            pts: Some(value(4)),
+            dts: Some(value(2)),
+            duration: Some(value(0)),
+            ..Times::default()
+        };
+        for life in 0..3 {
+            let stamp = timeline.stamp(&strange, 11 * S, 0);
+            assert!(ok(stamp.pts) && ok(stamp.dts), "{stamp:?} of {strange:?} in life {life}");
+            timeline.play(Pair { monotonic: (12 + life) * S, running: S });
+        }
+        let mut course = Course::default();
+        course.shift(value(1), false, value(2));
+        course.passed(value(3), value(4));
+        assert!(ok(course.end));
+    }
+}
+
+#[test]
 fn a_clock_that_was_set_is_not_taken_for_drift() {
     let mut followed = Followed::start(Pair { monotonic: S, running: S });
     followed.update(Pair { monotonic: 2 * S, running: 9 * S });

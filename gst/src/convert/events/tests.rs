@@ -189,6 +189,8 @@ fn other_events_survive() {
     same(&gst::event::FlushStop::new(true));
     same(&gst::event::StreamGroupDone::new(gst::GroupId::next()));
     same(&gst::event::SegmentDone::new(gst::ClockTime::SECOND));
+    same(&gst::event::Buffersize::new(gst::ClockTime::SECOND, 2 * gst::ClockTime::SECOND, true));
+    same(&gst::event::InstantRateChange::new(2.0, gst::SegmentFlags::TRICKMODE));
     same(&gst::event::CustomDownstream::new(content()));
     same(&gst::event::CustomDownstreamOob::new(content()));
     same(&gst::event::CustomDownstreamSticky::new(content()));
@@ -213,6 +215,19 @@ fn what_makes_no_event_is_left_out() {
     assert!(gap(format!("{}\n", kind(seek)).as_bytes()).is_none(), "upstream");
     let gap_kind = kind(gst::event::Gap::new(gst::ClockTime::SECOND, None));
     assert!(gap(format!("{gap_kind}\n").as_bytes()).is_none(), "fields are missing");
+    let number = "18446744073709551615";
+    for (start, duration) in [
+        ("(guint64)1", "(string)long"),
+        ("(gint64)1", "(guint64)1"),
+        (&format!("(guint64){number}"), "(guint64)1"),
+    ] {
+        let content = format!("{gap_kind}\nGstEventGap, timestamp={start}, duration={duration};");
+        assert!(gap(content.as_bytes()).is_none(), "{content}");
+    }
+    let endless = format!("{gap_kind}\nGstEventGap, timestamp=(guint64)1, duration=(guint64){number};");
+    assert!(gap(endless.as_bytes()).is_some(), "no duration, as GStreamer says it");
+    let stop_kind = kind(gst::event::FlushStop::new(true));
+    assert!(gap(format!("{stop_kind}\nGstEventFlushStop, reset-time=(int)1;").as_bytes()).is_none());
     let caps_kind = kind(gst::event::Caps::new(&gst::Caps::new_empty_simple("a/b")));
     assert!(gap(format!("{caps_kind}\na").as_bytes()).is_none(), "caps have their own form");
     assert!(sticky("caps", b"video/x-raw, width=[1,2]").is_none(), "not fixed");
