@@ -1,8 +1,8 @@
 //! Buffers that the driver fills: one life of the stream.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -56,6 +56,8 @@ pub struct Capture {
     session: Arc<Session>,
     format: Format,
     pages: Vec<Arc<Pages>>,
+    /// Since when the driver says nothing but that there is an error.
+    failing: Mutex<Option<Instant>>,
 }
 
 /// A picture in one of the driver's buffers, which goes back to the driver when this is dropped.
@@ -145,7 +147,7 @@ impl Capture {
         (0..count as u32).try_for_each(|index| session.queue(index))?;
         ioctl::streamon(session.device.fd(), session.device.queue())
             .map_err(|error| session.device.failed("VIDIOC_STREAMON", errno(error)))?;
-        Ok(Self { session: Arc::new(session), format, pages })
+        Ok(Self { session: Arc::new(session), format, pages, failing: Mutex::default() })
     }
 
     /// What it captures.
@@ -176,7 +178,7 @@ impl Capture {
     /// The next picture; `None` if none came within `timeout`. Pictures that the driver marks as damaged are left out.
     ///
     /// # Errors
-    /// [`CameraError::Gone`] if the camera is not there any more.
+    /// [`CameraError::Gone`] if the camera is not there any more, [`CameraError::Stopped`] if its driver has given up.
     pub fn next(&self, timeout: Option<Duration>) -> Result<Option<Picture>, CameraError> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         loop {
@@ -235,8 +237,7 @@ impl Capture {
             Ok(buffer) => buffer,
             Err(ioctl::IoctlConvertError::IoctlError(DqBufIoctlError::NotReady)) => return Ok(None),
             Err(ioctl::IoctlConvertError::IoctlError(error)) => match errno(error) {
-                // A hiccup of the hardware: the buffer stays with the driver.
-                Errno::EIO => return Ok(None),
+                Errno::EIO => return self.fails().map(|()| None),
                 Errno::EPIPE => return Err(CameraError::Gone { path: device.path().to_owned() }),
                 errno => return Err(device.failed("VIDIOC_DQBUF", errno)),
             },
@@ -247,6 +248,7 @@ impl Capture {
                 });
             }
         };
+        *self.failing() = None;
         let index = buffer.index();
         let Some(pages) = self.pages.get(index as usize) else {
             let what = format!("buffer {index} of {}", self.pages.len());
@@ -263,6 +265,21 @@ impl Capture {
         };
         // Dropped, a damaged one goes back to the driver.
         Ok(Some(picture).filter(|_| !buffer.flags().contains(BufferFlags::ERROR)))
+    }
+
+    /// The driver says that there is an error. A hiccup of the hardware passes, and the buffer stays with the driver; but a driver
+    /// that has given up says the same for ever.
+    fn fails(&self) -> Result<(), CameraError> {
+        let since = *self.failing().get_or_insert_with(Instant::now);
+        if since.elapsed() >= HICCUP {
+            return Err(CameraError::Stopped { path: self.device().path().to_owned() });
+        }
+        std::thread::sleep(STARVED);
+        Ok(())
+    }
+
+    fn failing(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the picture lies in each plane; a raw one always takes as much as the format says.
@@ -296,6 +313,9 @@ impl Drop for Capture {
 
 /// How long to wait for a buffer to come back.
 const STARVED: Duration = Duration::from_millis(2);
+
+/// How long a driver may report errors and nothing else.
+const HICCUP: Duration = Duration::from_secs(1);
 
 fn captured(buffer: &V4l2Buffer) -> Option<u64> {
     let clock = buffer.as_v4l2_buffer().flags & V4L2_BUF_FLAG_TIMESTAMP_MASK;

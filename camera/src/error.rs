@@ -51,6 +51,12 @@ pub enum CameraError {
         /// The node.
         path: PathBuf,
     },
+    /// The driver has given up the stream. It goes on when it is begun anew.
+    #[error("{}: the driver reports an error and gives no pictures any more (VIDIOC_DQBUF: EIO)", path.display())]
+    Stopped {
+        /// The node.
+        path: PathBuf,
+    },
     /// The driver refused something.
     #[error("{}: {call}: {}", path.display(), errno.desc())]
     System {
@@ -86,6 +92,6 @@ pub enum CameraError {
 impl CameraError {
     /// Whether the camera may come again.
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Gone { .. } | Self::NoDevice { .. })
+        matches!(self, Self::Gone { .. } | Self::NoDevice { .. } | Self::Stopped { .. })
     }
 }

@@ -347,22 +347,33 @@ fn plug(in_or_out: &str) {
     fs::write(format!("/sys/bus/platform/drivers/vivid/{in_or_out}"), "vivid.0").expect(in_or_out);
 }
 
-#[test]
-fn a_camera_that_was_unplugged_comes_back_to_those_who_stayed() {
-    let Some(camera) = camera() else { return };
+/// Frames come again to a subscriber that stayed while something happened to the camera.
+fn outlasts(camera: &Camera, happens: impl FnOnce(), then: impl FnOnce()) {
     let place = Place::new();
-    let serving = Serving::start(&place, &camera, "NV12", ENOUGH);
-    let mut reader = Running::start(place.command("recv cam0 -n 60 --json"));
+    let serving = Serving::start(&place, camera, "NV12", ENOUGH);
+    let mut reader = Running::start(place.command("recv cam0 -n 90 --json"));
     let frames = || info(&place)["subscribers"][0]["frames"].as_u64().unwrap_or(0);
     eventually("it has frames", || frames() > 0);
-    plug("unbind");
+    happens();
     serving.wait_for("waiting for it to come back");
     let info = info(&place);
     assert_eq!(info["subscribers"].as_array().map(Vec::len), Some(1), "the subscriber stays");
-    plug("bind");
+    then();
     serving.wait_for("the camera is back");
     assert!(reader.end().success());
     serving.end();
+}
+
+#[test]
+fn a_camera_that_was_unplugged_comes_back_to_those_who_stayed() {
+    let Some(camera) = camera() else { return };
+    outlasts(&camera, || plug("unbind"), || plug("bind"));
+}
+
+#[test]
+fn a_stream_that_the_driver_has_given_up_is_begun_anew() {
+    let Some(camera) = camera() else { return };
+    outlasts(&camera, || camera.set("inject_fatal_streaming_error=1"), || ());
 }
 
 #[test]
