@@ -17,8 +17,14 @@ pub(crate) fn line(text: impl fmt::Display) -> io::Result<()> {
     out.flush()
 }
 
-/// A line on stderr, for people; it does not matter whether somebody reads it.
+/// What others say of themselves, in one line that cannot steer a terminal.
+pub(crate) fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// A line, or several, on stderr, for people; it does not matter whether somebody reads it.
 pub(crate) fn note(text: impl fmt::Display) {
+    let text = text.to_string().split('\n').map(plain).collect::<Vec<_>>().join("\n");
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
@@ -61,7 +67,7 @@ impl Table {
     /// Appends a row.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         assert_eq!(N, self.columns.len(), "a cell for every column");
-        self.rows.push(cells.map(|cell| cell.replace(char::is_control, " ")).to_vec());
+        self.rows.push(cells.map(|cell| plain(&cell)).to_vec());
     }
 
     /// The table's lines; on a terminal the head is bold and long lines are cut at `width`.

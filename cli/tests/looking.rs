@@ -4,8 +4,11 @@ mod common;
 
 use std::os::unix::net::UnixListener;
 
-use common::{Place, Running, eventually, expect_code, json, stderr, stdout};
+use common::{Place, Running, eventually, expect_code, finish, json, stderr, stdout};
 use nix::sys::signal::Signal;
+use pagecast::ipc::socket::{ListenOptions, Listener};
+use pagecast::ipc::wire::{PacketBuilder, RefusalCode, ToSubscriber};
+use pagecast::{Publisher, PublisherOptions};
 
 const CAPS: &str = "video/x-raw, format=(string)GRAY8, width=(int)64, height=(int)48";
 
@@ -181,12 +184,38 @@ fn top_shows_rates_of_publishers_and_subscribers() {
 }
 
 #[test]
+fn what_a_publisher_says_of_itself_cannot_steer_a_terminal() {
+    let place = Place::new();
+    let options = PublisherOptions { name: "a\x1b[2Jb".to_owned(), ..PublisherOptions::default() };
+    let publisher = Publisher::open(&format!("unix:{}", place.socket("cam0").display()), options).unwrap();
+    publisher.set_caps("a\x1b]0;title\x07b").unwrap();
+    for args in ["info cam0", "top -n 1"] {
+        let text = stdout(&place.run(args));
+        assert!(text.contains("a [2Jb") && !text.contains('\x1b'), "{args}: {text:?}");
+    }
+    // A refusal in such words.
+    let listener = Listener::bind(&place.socket("rude"), &ListenOptions::default()).unwrap();
+    let rude = place.command("recv rude").spawn().unwrap();
+    let mut accepted = None;
+    eventually("it comes", || {
+        accepted = listener.accept().unwrap();
+        accepted.is_some()
+    });
+    let (mut record, mut packet) = (Vec::new(), PacketBuilder::default());
+    ToSubscriber::Refused(RefusalCode::Access, "no\x1b[2J\nnever".to_owned()).encode(&mut record);
+    packet.push(&record);
+    accepted.unwrap().send(&packet.bytes(0), &[]).unwrap();
+    let output = finish(rude);
+    expect_code(&output, 4);
+    assert!(stderr(&output).contains("no [2J") && !stderr(&output).contains('\x1b'), "{:?}", stderr(&output));
+}
+
+#[test]
 fn a_stopped_publisher_does_not_stop_those_who_look() {
     let place = Place::new();
     let _publishing = place.publish("cam0", CAPS, 64 * 48, 50);
     // Any process that has a publisher's socket and does not answer.
-    let options = pagecast::ipc::socket::ListenOptions::default();
-    let _mute = pagecast::ipc::socket::Listener::bind(&place.socket("mute"), &options).unwrap();
+    let _mute = Listener::bind(&place.socket("mute"), &ListenOptions::default()).unwrap();
     let output = place.run("list --json --timeout 4");
     expect_code(&output, 0);
     let found = json(&output);

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -136,6 +136,21 @@ fn renditions_that_cannot_be_are_named() {
         expect_code(&output, 2);
         assert!(stderr(&output).contains(text), "{wrong}: {}", stderr(&output));
     }
+}
+
+#[test]
+fn a_rendition_that_fails_is_told_at_once_and_the_others_go_on() {
+    let place = Place::new();
+    let mut command = place.command("serve cam0 --rendition small=32x32 --rendition");
+    command.args(["bad=identity error-after=3", "--test", "64x64"]);
+    let mut serving = Running::start(command);
+    let said = std::io::BufReader::new(serving.0.stderr.take().expect("piped"));
+    let mut lines = said.lines().map_while(Result::ok);
+    let told = lines.find(|line| line.contains("the rendition bad has ended"));
+    assert!(told.is_some_and(|line| line.contains("identity")), "what failed is named");
+    wait_for(&place, "small");
+    serving.signal(Signal::SIGINT);
+    assert_eq!(serving.end().code(), Some(1));
 }
 
 #[test]

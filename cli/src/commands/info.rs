@@ -46,7 +46,7 @@ impl InfoOf {
 
 fn show(info: &Info) -> std::io::Result<()> {
     for (name, value) in lines(info) {
-        output::line(format_args!("{name:<12} {value}"))?;
+        output::line(format_args!("{name:<12} {}", output::plain(&value)))?;
     }
     if info.subscribers.is_empty() {
         return output::line("no subscribers");

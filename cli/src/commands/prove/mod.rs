@@ -142,7 +142,8 @@ fn mapped_here(processes: &[Process]) -> Vec<BufferInfo> {
 }
 
 fn show(report: &Report) -> std::io::Result<()> {
-    output::line(format_args!("publisher {} at {}, process {}", report.name, report.uri, report.pid))?;
+    let (name, uri) = (output::plain(&report.name), output::plain(&report.uri));
+    output::line(format_args!("publisher {name} at {uri}, process {}", report.pid))?;
     for buffer in &report.buffers {
         output::line(format_args!("\nbuffer {}: {}, {}", buffer.id, bytes(buffer.size), buffer.backing))?;
         views_table(buffer).print()?;

@@ -102,7 +102,14 @@ impl Serve {
             let name = rendition.name.clone();
             let thread = std::thread::Builder::new().name(format!("rendition-{name}"));
             let own = pipeline.clone();
-            let thread = thread.spawn(move || Runner::new(own).run()).map_err(Failure::failed)?;
+            let called = name.clone();
+            let run = move || {
+                let told = |failure: &Failure| {
+                    note(format_args!("the rendition {called} has ended, the others go on: {failure}"));
+                };
+                Runner::new(own).run().inspect_err(told)
+            };
+            let thread = thread.spawn(run).map_err(Failure::failed)?;
             note(format_args!(
                 "serving unix:{name} as well: {} of unix:{}",
                 rendition.form.elements(),
