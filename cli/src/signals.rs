@@ -4,14 +4,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use pagecast::publisher::LONGEST_END;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use crate::exit::Failure;
 
-/// How long a command may take to end cleanly after the first signal.
-const GRACE: Duration = Duration::from_secs(8);
+/// How long a command may take to end cleanly after the first signal: somewhat longer than a publisher waits for those who still
+/// read.
+const GRACE: Duration = Duration::from_secs(LONGEST_END.as_secs() + 2);
 
 type Hook = Box<dyn Fn() + Send>;
 
