@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use common::nobody::{VIDEO, as_nobody};
-use common::{LIMIT, Place, Running, eventually, expect_code, finish, json, skip, stderr, stdout};
+use common::{LIMIT, Place, Running, eventually, expect_code, finish, skip, stderr, stdout};
 use nix::sys::signal::Signal;
 use pagecast_tests::camera::{Camera, dma_bufs};
 use pagecast_tests::driver::{Dequeued, DriverTrace, fewest, missed};
@@ -80,11 +80,6 @@ fn lines(from: ChildStderr) -> Receiver<String> {
     lines
 }
 
-/// The publisher's figures, however long they take.
-fn info(place: &Place) -> serde_json::Value {
-    json(&place.run("info cam0 --json --timeout 30"))
-}
-
 fn camera() -> Option<Camera> {
     let camera = Camera::find();
     if camera.is_none() {
@@ -149,7 +144,7 @@ fn the_drivers_pages_go_out_as_they_are_and_return() {
     eventually("it has the pages", || dma_bufs_of(pid).len() >= 3);
     let exported = dma_bufs_of(serving.pid());
     assert!(dma_bufs_of(pid).is_subset(&exported));
-    let info = info(&place);
+    let info = place.info("cam0");
     assert_eq!(
         (&info["publisher"]["copied"], &info["publisher"]["backing"]),
         (&0.into(), &"imported".into())
@@ -168,7 +163,7 @@ fn the_drivers_pages_go_out_as_they_are_and_return() {
 fn four_readers(place: &Place, credits: u32) -> Vec<Running> {
     let recv = format!("recv cam0 --credits {credits}");
     let readers: Vec<Running> = (0..4).map(|_| Running::start(place.command(&recv))).collect();
-    let subscribers = || info(place)["subscribers"].clone();
+    let subscribers = || place.info("cam0")["subscribers"].clone();
     eventually("all have frames", || {
         subscribers().as_array().is_some_and(|all| all.len() == 4 && all.iter().all(|one| one["frames"] != 0))
     });
@@ -176,7 +171,7 @@ fn four_readers(place: &Place, credits: u32) -> Vec<Running> {
 }
 
 fn hold_what_they_may(place: &Place) -> bool {
-    let info = info(place);
+    let info = place.info("cam0");
     info["subscribers"].as_array().is_some_and(|all| all.iter().all(|one| one["held"] == one["credits"]))
 }
 
@@ -208,7 +203,7 @@ fn subscribers_that_are_stopped_do_not_starve_the_camera() {
     println!("missed: {:.2} while all read, {:.2} while all are stopped", part(&reading), part(&stopped));
     assert!(part(&stopped) <= part(&reading) + 0.5, "{reading:?} {stopped:?}");
     // What is told of it.
-    let info = info(&place);
+    let info = place.info("cam0");
     let foreign = &info["publisher"]["foreign"];
     assert_eq!((&foreign["buffers"], &foreign["reserve"]), (&8.into(), &3.into()), "{info}");
     assert!(foreign["fewest"].as_u64() >= Some(2) && foreign["left_out"] == 0, "{info}");
@@ -291,7 +286,7 @@ fn what_a_driver_does_not_export_is_copied_and_said() {
     let (serving, said) = Serving::of(command);
     assert!(said.contains("copied: this driver exports no dma-bufs"), "{said}");
     assert!(received(&place) == expected, "the picture is another");
-    let info = info(&place);
+    let info = place.info("cam0");
     assert_eq!(info["publisher"]["access"], "enforced", "copies are pages of ours: {info}");
     all_copied(&serving.end());
 }
@@ -315,7 +310,7 @@ fn what_v4l2src_cannot_export_is_copied_and_said_once() {
     command.env("LD_PRELOAD", no_exports(&place));
     let (serving, before) = Serving::of(command);
     assert!(received(&place) == expected, "the picture is another");
-    let info = info(&place);
+    let info = place.info("cam0");
     assert_eq!(info["publisher"]["access"], "enforced", "copies are pages of ours: {info}");
     serving.process.signal(Signal::SIGINT);
     let said = before + &serving.wait_for("frames published");
@@ -352,11 +347,11 @@ fn outlasts(camera: &Camera, happens: impl FnOnce(), then: impl FnOnce()) {
     let place = Place::new();
     let serving = Serving::start(&place, camera, "NV12", ENOUGH);
     let mut reader = Running::start(place.command("recv cam0 -n 90 --json"));
-    let frames = || info(&place)["subscribers"][0]["frames"].as_u64().unwrap_or(0);
+    let frames = || place.info("cam0")["subscribers"][0]["frames"].as_u64().unwrap_or(0);
     eventually("it has frames", || frames() > 0);
     happens();
     serving.wait_for("waiting for it to come back");
-    let info = info(&place);
+    let info = place.info("cam0");
     assert_eq!(info["subscribers"].as_array().map(Vec::len), Some(1), "the subscriber stays");
     then();
     serving.wait_for("the camera is back");

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
-use common::{Place, Running, eventually, finish, json, skip, stderr};
+use common::{Place, Running, eventually, finish, skip, stderr};
 use nix::sys::signal::Signal;
 use pagecast_tests::camera::{Camera, dma_bufs};
 use pagecast_tests::random::Random;
@@ -78,7 +78,7 @@ impl Links {
         );
         let _serving = Running::start(place.command(&serve));
         // Its socket is there a moment before somebody listens.
-        eventually("it serves", || place.run("info cam0 --timeout 30").status.success());
+        eventually("it serves", || place.serves("cam0"));
         let from = |uri: &str| format!("{uri}?from={OTHER}");
         let uris = ["cam0".to_owned(), from(&tcp), from(&rdma)];
         Self { place, _serving, uris }
@@ -96,7 +96,7 @@ impl Links {
     }
 
     fn info(&self) -> serde_json::Value {
-        json(&self.place.run("info cam0 --json --timeout 30"))
+        self.place.info("cam0")
     }
 }
 

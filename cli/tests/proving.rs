@@ -55,8 +55,7 @@ impl Drop for Publishing {
 fn reader(place: &Place, name: &str) -> Running {
     let child = Running::start(place.command(&format!("recv {name}")));
     common::eventually("it is connected", || {
-        let output = place.run(&format!("info {name} --json --timeout 30"));
-        json(&output)["subscribers"].as_array().is_some_and(|all| !all.is_empty())
+        place.info(name)["subscribers"].as_array().is_some_and(|all| !all.is_empty())
     });
     child
 }

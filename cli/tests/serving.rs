@@ -56,7 +56,7 @@ fn what_is_served_is_received() {
     let reader =
         png::Decoder::new(std::io::BufReader::new(std::fs::File::open(picture).unwrap())).read_info();
     assert_eq!(reader.unwrap().info().size(), (320, 240));
-    let info = json(&place.run("info cam0 --json --timeout 30"));
+    let info = place.info("cam0");
     assert_eq!(info["publisher"]["copied"], 0, "{info}");
     serving.signal(Signal::SIGINT);
     assert_eq!(serving.end().code(), Some(130));
@@ -79,13 +79,13 @@ fn one_stream_is_served_in_several_forms() {
         wait_for(&place, name);
         // As many as may be sent ahead: none of these can be lost.
         expect_code(&place.run(&format!("recv {name} -n 8")), 0);
-        let info = json(&place.run(&format!("info {name} --json --timeout 30")));
+        let info = place.info(name);
         assert!(info["caps"].as_str().is_some_and(|text| text.contains(caps)), "{name}: {info}");
         // What is scaled goes straight into the pages of its publisher.
         assert!(name == "coded" || info["publisher"]["copied"] == 0, "{info}");
     }
     // Three forms are three subscribers of one capture, and read its pages in this very process.
-    let info = json(&place.run("info cam0 --json --timeout 30"));
+    let info = place.info("cam0");
     assert_eq!(info["subscribers"].as_array().map(Vec::len), Some(3), "{info}");
     assert!(info["subscribers"].as_array().unwrap().iter().all(|one| one["pid"] == serving.0.id()), "{info}");
     serving.signal(Signal::SIGINT);
@@ -113,7 +113,7 @@ fn the_end_of_a_stream_is_that_of_all_its_forms() {
     wait_for(&place, "small");
     let receiving = place.command("recv small --json").spawn().unwrap();
     eventually("a subscriber with frames", || {
-        json(&place.run("info small --json --timeout 30"))["subscribers"][0]["frames"].as_u64() > Some(0)
+        place.info("small")["subscribers"][0]["frames"].as_u64() > Some(0)
     });
     ends.store(true, Ordering::SeqCst);
     camera.join().unwrap();
@@ -206,7 +206,7 @@ fn recv_sees_that_its_publisher_was_killed() {
     let counting = place.command("recv cam0").spawn().unwrap();
     let piped = place.command("recv cam0 filesink location=a.raw").spawn().unwrap();
     eventually("two subscribers with frames", || {
-        let info = json(&place.run("info cam0 --json --timeout 30"));
+        let info = place.info("cam0");
         let subscribers = info["subscribers"].as_array().cloned().unwrap_or_default();
         subscribers.iter().filter(|s| s["frames"].as_u64().is_some_and(|frames| frames > 8)).count() == 2
     });
@@ -230,9 +230,7 @@ fn sigterm_ends_serve_and_its_receivers_see_the_end() {
     let plain = place.command("recv cam0").spawn().unwrap();
     let piped = place.command("recv cam0 fakesink").spawn().unwrap();
     eventually("two subscribers", || {
-        json(&place.run("info cam0 --json --timeout 30"))["subscribers"]
-            .as_array()
-            .is_some_and(|all| all.len() == 2)
+        place.info("cam0")["subscribers"].as_array().is_some_and(|all| all.len() == 2)
     });
     serving.signal(Signal::SIGTERM);
     assert_eq!(serving.end().code(), Some(143));
@@ -287,12 +285,12 @@ fn options_reach_the_sink() {
     let mode = std::fs::metadata(&other).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o660);
     eventually("there is room again", || {
-        json(&place.run("info cam0 --json --timeout 30"))["subscribers"].as_array().is_some_and(Vec::is_empty)
+        place.info("cam0")["subscribers"].as_array().is_some_and(Vec::is_empty)
     });
     let _receiving = Running::start(quiet(place.command("recv cam0")));
     let mut info = serde_json::Value::Null;
     eventually("a subscriber", || {
-        info = json(&place.run("info cam0 --json --timeout 30"));
+        info = place.info("cam0");
         info["subscribers"].as_array().is_some_and(|all| !all.is_empty())
     });
     assert_eq!(info["publisher"]["pool_limit"], 64 << 20);

@@ -57,7 +57,16 @@ impl Place {
 
     /// Whether somebody answers at a name or a URI: a socket may be there before anybody listens.
     pub(crate) fn serves(&self, uri: &str) -> bool {
-        self.run(&format!("info {uri} --json --timeout 30")).status.success()
+        self.ask(uri).status.success()
+    }
+
+    /// The figures of a publisher, however long they take.
+    pub(crate) fn info(&self, uri: &str) -> serde_json::Value {
+        json(&self.ask(uri))
+    }
+
+    fn ask(&self, uri: &str) -> Output {
+        self.run(&format!("info {uri} --json --timeout 30"))
     }
 
     /// A publisher in this process that publishes `fps` frames per second of `size` bytes.

@@ -18,15 +18,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// How long a signal may go unnoticed while no picture comes.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// The sources that are no camera, in this build: clap's `requires` does not see through the group of sources.
-const OTHERS: &[&str] = &[
-    #[cfg(feature = "gstreamer")]
-    "pipeline",
-    #[cfg(feature = "gstreamer")]
-    "file",
-    #[cfg(feature = "gstreamer")]
-    "test",
-];
+/// The sources that are no camera, which is the first: clap's `requires` does not see through the group of sources.
+const OTHERS: &[&str] = super::SOURCES.split_at(1).1;
 
 /// Where the camera is, and what it is to capture.
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use pagecast::{BackingChoice, Policy};
 use crate::address;
 use crate::exit::{Failure, Outcome};
 
-/// Where frames can come from, in this build.
+/// Where frames can come from, in this build; a camera first.
 const SOURCES: &[&str] = &[
     #[cfg(feature = "camera")]
     "device",
